@@ -1,0 +1,1 @@
+"""How good a classifier is, on samples it has never seen."""

@@ -1,0 +1,163 @@
+"""The ``datamill`` command. Imports little at the top, so that help answers at once."""
+
+import os
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="The data work of deep learning as one pipeline: every sample accounted for, from source to exported model.",
+)
+
+Root = Annotated[Path, typer.Option("--root", help="The workspace.", show_default="this folder")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+def clear_errors(command: Callable[..., Any]) -> Callable[..., Any]:
+    """``command`` with datamill's errors as one message on standard error; ``--debug`` lets them through."""
+
+    @wraps(command)
+    def guarded(*args: Any, **options: Any) -> Any:
+        from datamill.errors import DatamillError
+
+        try:
+            return command(*args, **options)
+        except DatamillError as error:
+            if options.get("debug"):
+                raise
+            typer.secho(f"error: {error}", fg="red", err=True)
+            raise typer.Exit(1) from None
+        except KeyboardInterrupt:
+            typer.secho("interrupted; the same command goes on from here", err=True)
+            raise typer.Exit(130) from None
+
+    return guarded
+
+
+@app.command()
+@clear_errors
+def init(
+    folder: Annotated[Path, typer.Argument(help="The folder to make a workspace; what is in it stays.")],
+    example: Annotated[str, typer.Option(help="The example whose params.yaml it begins with.")] = "digits",
+    debug: Debug = False,
+) -> None:
+    """Make a workspace of your own: Git and DVC repository, params.yaml, dvc.yaml, README."""
+    from flows.workspace import create_workspace
+
+    written = create_workspace(folder, example=example)
+    typer.echo(f"{folder} is a workspace" + (f"; wrote {', '.join(written)}" if written else " already; nothing to do"))
+    typer.echo(f"next: edit ingest.source in {folder / 'params.yaml'}, then `cd {folder} && datamill run`")
+
+
+@app.command()
+@clear_errors
+def run(
+    target: Annotated[str | None, typer.Option(help="Run this stage and what it needs.", show_default="all")] = None,
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change params.yaml first; repeatable.")
+    ] = None,
+    root: Root = Path(),
+    debug: Debug = False,
+) -> None:
+    """Bring the workspace up to date; only what changed is done again."""
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")
+    from datamill import config
+    from tasks import PIPELINE
+
+    for change in config.set_params(assignments or [], stages=PIPELINE, root=root) if assignments else []:
+        typer.echo(f"params.yaml: {change}")
+    config.load_params(PIPELINE, root=root)  # a typo is told before Prefect takes seconds to start
+    from flows.training import train_model
+
+    statuses = train_model(root=str(root.resolve()), target=target)
+    executed = sum(status == "executed" for status in statuses.values())
+    typer.echo(f"up to date: {executed} of {len(statuses)} stages ran, {len(statuses) - executed} were cached")
+    typer.echo("see `datamill report` for the result, `datamill ui` for runs and curves")
+
+
+@app.command()
+@clear_errors
+def trace(
+    sample: Annotated[str, typer.Argument(metavar="SAMPLE_ID", help="Beginning of its id, or end of its source key.")],
+    root: Root = Path(),
+    debug: Debug = False,
+) -> None:
+    """Tell one sample's story: source, every stage's decision and reason, shard, prediction."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from datamill.tracing import find_sample, story
+    from tasks import PIPELINE
+
+    sample_id = find_sample(sample, stages=PIPELINE, root=root)
+    table = Table(title=f"sample {sample_id}", title_justify="left", show_lines=False)
+    for column in ("stage", "says", "in"):
+        table.add_column(column, overflow="fold")
+    for chapter in story(sample_id, stages=PIPELINE, root=root):
+        facts = "\n".join(f"{key}: {_shown(value)}" for key, value in chapter.facts.items())
+        table.add_row(chapter.stage, facts, chapter.artifact)
+    Console().print(table)
+
+
+@app.command()
+@clear_errors
+def report(
+    card: Annotated[str, typer.Option(help="Which card: model or data.")] = "model",
+    browser: Annotated[bool, typer.Option("--open", help="Open the HTML card in a browser.")] = False,
+    root: Root = Path(),
+    debug: Debug = False,
+) -> None:
+    """Print a card of the last run, or open it."""
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    from datamill import catalog
+    from datamill.errors import ParamsError, StageError
+
+    if card not in {"model", "data"}:
+        raise ParamsError(f"--card is {card!r}; use 'model' or 'data'")
+    folder = root / catalog.EXPORT_CARDS.path
+    page = folder / f"{card}_card.html"
+    if not page.exists():
+        raise StageError(f"{page} is not there; `datamill run` writes it at its end")
+    if browser:
+        typer.launch(page.resolve().as_uri())
+    else:
+        Console().print(Markdown((folder / f"{card}_card.md").read_text(encoding="utf-8")))
+    typer.echo(f"HTML: {page.resolve()}")
+
+
+@app.command()
+@clear_errors
+def ui(
+    mlflow_port: Annotated[int, typer.Option(help="Port of the MLflow UI.")] = 5000,
+    prefect_port: Annotated[int, typer.Option(help="Port of the Prefect server.")] = 4200,
+    root: Root = Path(),
+    debug: Debug = False,
+) -> None:
+    """Serve the MLflow UI and a Prefect server on 127.0.0.1 until Ctrl-C."""
+    from flows.servers import serve
+
+    serve(root=root, mlflow_port=mlflow_port, prefect_port=prefect_port)
+
+
+def main() -> None:
+    """Run the command; entry point of the ``datamill`` script."""
+    app(prog_name="datamill")
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,75 @@
+"""One stage through DVC: reproduced when something changed, skipped when nothing did."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from datamill.errors import StageError
+
+Status = Literal["executed", "cached"]
+
+LOCK_SIGNS = ("Unable to acquire lock", "is busy, it is being blocked by", "Failed to acquire lock", "could not be locked")
+NOISE = ("Running stage ", "> python -m tasks", "Updating lock file", "Use `dvc push`", "To track the changes", "\tgit add")
+
+
+class LockedError(StageError):
+    """Another DVC process holds a lock that this stage needs; trying again later helps."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a stage ended."""
+
+    name: str
+    status: Status
+    seconds: float
+
+
+def reproduce(name: str, *, root: Path, environment: Mapping[str, str]) -> Status:
+    """Run ``dvc repro --single-item`` for one stage with this interpreter, showing what the stage prints.
+
+    Raises:
+        LockedError: Another process holds the lock.
+        StageError: The stage failed; carries its error message.
+    """
+    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", name]
+    lines: list[str] = []
+    with subprocess.Popen(
+        command, cwd=root, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8"
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            lines.append(line.rstrip())
+            if line.strip() and not line.startswith(NOISE) and "didn't change" not in line:
+                print(line, end="", flush=True)
+    if process.returncode == 0:
+        return "cached" if any("didn't change" in line for line in lines) else "executed"
+    raise explain(name, lines)
+
+
+def explain(name: str, lines: list[str]) -> StageError:
+    """The error behind a failed ``dvc repro``: the stage's own message, or a lock, or DVC's last words."""
+    if any(sign in line for line in lines for sign in LOCK_SIGNS):
+        return LockedError(f"{name}: another DVC process holds the lock of this workspace")
+    for number, line in enumerate(lines):
+        if line.startswith("error: "):
+            told = [line.removeprefix("error: ")]
+            for following in lines[number + 1 :]:
+                if not following.startswith("  "):
+                    break
+                told.append(following)
+            return StageError("\n".join(told))
+    return StageError(f"{name} failed:\n" + "\n".join(lines[-15:]))
+
+
+def stage_environment(*, session: str) -> dict[str, str]:
+    """The environment for stages of one session: this interpreter first on the path, no stray MLflow run."""
+    environment = {key: value for key, value in os.environ.items() if key not in {"MLFLOW_RUN_ID", "DVC_ROOT"}}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"
+    environment["DATAMILL_SESSION"] = session
+    environment["PYTHONUNBUFFERED"] = "1"
+    return environment

@@ -1,0 +1,67 @@
+"""The two web pages: MLflow's UI and Prefect's server, on this machine only."""
+
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+from contextlib import suppress
+from pathlib import Path
+
+from datamill.errors import StageError
+from datamill.settings import Settings
+from datamill.tracking import STATE, redact, tracking_uri
+
+HOST = "127.0.0.1"
+START_TIMEOUT_S = 60.0
+
+
+def serve(*, root: Path, mlflow_port: int, prefect_port: int) -> None:
+    """Start both, print their addresses once they answer, and stop both at Ctrl-C.
+
+    Raises:
+        StageError: One does not start; names its log file.
+    """
+    uri = tracking_uri(root=root, settings=Settings.from_environment())
+    logs = root.resolve() / STATE / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    prefect = [sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(prefect_port)]
+    running = {f"Prefect  http://{HOST}:{prefect_port}": _start(prefect, log=logs / "prefect.log")}
+    pages = {f"http://{HOST}:{prefect_port}/api/health": logs / "prefect.log"}
+    if uri.startswith("http"):
+        print(f"MLflow   {redact(uri)} (already served there)", flush=True)
+    else:
+        mlflow = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--host", HOST, "--port", str(mlflow_port)]
+        running[f"MLflow   http://{HOST}:{mlflow_port}"] = _start(mlflow, log=logs / "mlflow.log")
+        pages[f"http://{HOST}:{mlflow_port}/health"] = logs / "mlflow.log"
+    try:
+        for (name, process), (page, log) in zip(running.items(), pages.items(), strict=True):
+            _wait(page, process=process, log=log)
+            print(name, flush=True)
+        print("stop both with Ctrl-C", flush=True)
+        while all(process.poll() is None for process in running.values()):
+            time.sleep(0.5)
+        raise StageError(f"a server stopped by itself; see {logs}")
+    except KeyboardInterrupt:
+        print("stopped", flush=True)
+    finally:
+        for process in running.values():
+            process.terminate()
+        for process in running.values():
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=10)
+
+
+def _start(command: list[str], *, log: Path) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    with log.open("wb") as file:
+        return subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
+
+
+def _wait(page: str, *, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline and process.poll() is None:
+        with suppress(OSError), urllib.request.urlopen(page, timeout=2):
+            return
+        time.sleep(0.3)
+    raise StageError(f"{page} does not answer; is the port taken? The server's own words are in {log}")

@@ -1,0 +1,160 @@
+"""The training flow: every stage of ``PIPELINE`` as a task, in the order its inputs dictate."""
+
+import random
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from prefect import flow, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.futures import PrefectFuture
+from prefect.runtime import flow_run
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from datamill import config, dvcfile
+from datamill.errors import ParamsError, StageError
+from datamill.execute import load_metrics
+from datamill.settings import Settings
+from datamill.stage import topological
+from datamill.tracking import Session, Tracker, numbers, redact, tracking_uri
+from flows.dvc import LockedError, Outcome, reproduce, stage_environment
+from tasks import PIPELINE
+from tasks.__main__ import rendered
+
+LOCK_RETRIES = 5
+LOCK_DELAYS_S = [1.0, 2.0, 4.0, 8.0, 16.0]
+
+
+def is_lock_error(_task: object, _run: TaskRun, state: State[object]) -> bool:
+    """Whether a failed stage is worth trying again: only when another process held a lock."""
+    return isinstance(state.result(raise_on_failure=False), LockedError)
+
+
+@task(
+    task_run_name="{name}",
+    retries=LOCK_RETRIES,
+    retry_delay_seconds=LOCK_DELAYS_S,
+    retry_jitter_factor=0.5,
+    retry_condition_fn=is_lock_error,
+    persist_result=False,
+)
+def run_stage(name: str, root: str, session: str) -> Outcome:
+    """Bring one stage up to date; DVC decides whether there is anything to do."""
+    start = time.monotonic()
+    status = reproduce(name, root=Path(root), environment=stage_environment(session=session))
+    return Outcome(name, status, time.monotonic() - start)
+
+
+@flow(
+    name="train-model",
+    flow_run_name="train-{root}",
+    task_runner=ThreadPoolTaskRunner(max_workers=2),
+    persist_result=False,
+    validate_parameters=True,
+)
+def train_model(root: str = ".", target: str | None = None) -> dict[str, str]:
+    """Bring the workspace ``root`` up to date, or only ``target`` and what it needs.
+
+    Returns:
+        How each stage ended: executed, cached, failed or not reached.
+
+    Raises:
+        ParamsError: A parameter is wrong; nothing was started.
+        StageError: A stage failed; the message is its own.
+    """
+    workspace = Path(root).resolve()
+    prepare(workspace)
+    chosen = needed_by(target)
+    session = Session(str(flow_run.get_id() or f"flow-{random.getrandbits(48):x}"), str(flow_run.get_name() or "flow"))
+    futures = _submit(chosen, root=str(workspace), session=f"{session.key}={session.name}")
+    outcomes = {name: _outcome(future) for name, future in futures.items()}
+    statuses = {name: _status(outcome) for name, outcome in outcomes.items()}
+    run_path = _close(workspace, session=session, statuses=statuses)
+    create_markdown_artifact(
+        key="datamill-run", markdown=summarise(outcomes, root=workspace, run_path=run_path), description="Stages and results"
+    )
+    for outcome in outcomes.values():
+        if isinstance(outcome, BaseException):
+            raise outcome
+    return statuses
+
+
+def prepare(root: Path) -> None:
+    """Check every parameter and bring ``dvc.yaml`` up to date before any work.
+
+    Raises:
+        ParamsError: A parameter is wrong, or ``root`` is no workspace.
+    """
+    config.load_params(PIPELINE, root=root)
+    if not (root / ".dvc").is_dir():
+        raise ParamsError(f"{root} is no DVC repository; `datamill init {root}` makes it a workspace")
+    if dvcfile.write(rendered(root), root=root):
+        print("dvc.yaml: rendered anew for the present stages and source", flush=True)
+
+
+def needed_by(target: str | None) -> dict[str, tuple[str, ...]]:
+    """The stages to run and what each needs: all, or ``target`` and its ancestors.
+
+    Raises:
+        ParamsError: There is no such stage.
+    """
+    needs = topological(PIPELINE)
+    if target is None:
+        return needs
+    if target not in needs:
+        raise ParamsError(f"no stage is called {target!r}; there are {', '.join(needs)}")
+    wanted = {target}
+    for name in reversed(needs):
+        if name in wanted:
+            wanted |= set(needs[name])
+    return {name: needs[name] for name in needs if name in wanted}
+
+
+def summarise(outcomes: Mapping[str, Outcome | BaseException | None], *, root: Path, run_path: str | None) -> str:
+    """The flow run on one page: stages, times, headline numbers, and where MLflow shows it (Markdown)."""
+    lines = ["| stage | ended | seconds | |", "|---|---|---:|---|"]
+    for name, outcome in outcomes.items():
+        seconds = f"{outcome.seconds:.1f}" if isinstance(outcome, Outcome) else ""
+        shown = [f"{key} {value:.4g}" for key, value in list(numbers(load_metrics(name, root=root)).items())[:4]]
+        lines.append(f"| {name} | {_status(outcome)} | {seconds} | {', '.join(shown)} |")
+    uri = tracking_uri(root=root, settings=Settings.from_environment())
+    if run_path is None:
+        link = "MLflow did not answer; the record is sent with the next run."
+    elif uri.startswith("http"):
+        link = f"[MLflow run]({redact(uri)}/#/experiments/{run_path})"
+    else:
+        link = f"MLflow run `{run_path}`: start `datamill ui`, then open http://127.0.0.1:5000/#/experiments/{run_path}"
+    return "\n".join([*lines, "", link])
+
+
+def _submit(needs: Mapping[str, tuple[str, ...]], *, root: str, session: str) -> dict[str, PrefectFuture[Outcome]]:
+    futures: dict[str, PrefectFuture[Outcome]] = {}
+    first = []
+    if "observe" in (Path(root) / dvcfile.DVC_FILE).read_text(encoding="utf-8"):
+        first = [run_stage.submit("observe", root=root, session=session)]
+    for name, before in needs.items():
+        waits = [futures[one] for one in before if one in futures] or first
+        futures[name] = run_stage.submit(name, root=root, session=session, wait_for=waits)
+    return futures
+
+
+def _outcome(future: PrefectFuture[Outcome]) -> Outcome | BaseException | None:
+    future.wait()
+    if not future.state.is_final():  # a stage it waits for failed, so it never became ready
+        return None
+    result: Outcome | BaseException = future.state.result(raise_on_failure=False)
+    return result
+
+
+def _status(outcome: Outcome | BaseException | None) -> str:
+    if isinstance(outcome, Outcome):
+        return outcome.status
+    return "not reached" if outcome is None else "failed"
+
+
+def _close(root: Path, *, session: Session, statuses: Mapping[str, str]) -> str | None:
+    metrics = {name: load_metrics(name, root=root) for name, status in statuses.items() if status in {"executed", "cached"}}
+    note = "\n".join(f"- {name}: {status}" for name, status in statuses.items())
+    tracker = Tracker(root, Settings.from_environment(), session, "flow", tuple(statuses))
+    return tracker.close_session(statuses=statuses, summary=numbers(config.flatten(metrics)), note=note)

@@ -1,0 +1,81 @@
+"""``python -m tasks STAGE`` runs one stage in the current workspace; ``dvc.yaml`` calls it.
+
+``render`` writes ``dvc.yaml``; ``render --check`` only compares. ``observe`` is the first stage of workspaces outside
+the checkout: it records the code and the remote source that DVC cannot hash.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from datamill import config, dvcfile
+from datamill.errors import DatamillError
+from datamill.execute import execute
+from tasks import PIPELINE, ingest
+
+DVC_VERBS = ("render", "observe")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit status: 0, 1 for a clear error, 130 when interrupted."""
+    options = _parse(arguments)
+    root: Path = options.root
+    try:
+        if options.verb == "render":
+            text = rendered(root)
+            dvcfile.check(text, root=root) if options.check else dvcfile.write(text, root=root)
+        elif options.verb == "observe":
+            dvcfile.observe(PIPELINE, root=root, source=_source_fingerprint(root))
+        else:
+            _run(options.verb, root=root)
+    except DatamillError as error:
+        if options.debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"{options.verb}: interrupted; the next run goes on from here", file=sys.stderr)
+        return 130
+    return 0
+
+
+def rendered(root: Path) -> str:
+    """The ``dvc.yaml`` that fits the declared stages and the workspace's parameters."""
+    from datamill import sources
+
+    params = config.load_params([ingest.STAGE], root=root, others=[stage.name for stage in PIPELINE])["ingest"]
+    assert isinstance(params, ingest.IngestParams)
+    return dvcfile.render(
+        PIPELINE, root=root, sources=sources.local_paths(params.source), remote=sources.is_remote(params.source)
+    )
+
+
+def _run(name: str, *, root: Path) -> None:
+    stage = next(stage for stage in PIPELINE if stage.name == name)
+    if stage is PIPELINE[0]:  # what DVC believes about the source must be true before anything is built on it
+        dvcfile.check(rendered(root), root=root)
+    execute(stage, root=root, pipeline=PIPELINE)
+
+
+def _source_fingerprint(root: Path) -> str:
+    from datamill import sources
+
+    params = config.load_params(PIPELINE, root=root)["ingest"]
+    assert isinstance(params, ingest.IngestParams)
+    return sources.fingerprint(params.source)
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    stages = "\n".join(f"  {stage.name:<12}{stage.summary}" for stage in PIPELINE)
+    parser = argparse.ArgumentParser(
+        prog="python -m tasks", description=f"Run one stage:\n{stages}", formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("verb", choices=[*(stage.name for stage in PIPELINE), *DVC_VERBS], metavar="STAGE|render|observe")
+    parser.add_argument("--root", type=Path, default=Path(), help="the workspace (default: here)")
+    parser.add_argument("--check", action="store_true", help="with render: compare, write nothing")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,75 @@
+"""Stage augment: the augmentation policy of training, checked on real samples; offline copies where asked."""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, NonNegativeInt
+
+from datamill import catalog
+from datamill.errors import ParamsError
+from datamill.stage import Account, Context, Metrics, Params, Stage
+
+
+class TransformParams(Params):
+    """One step of the policy."""
+
+    name: str
+    """An albumentations class for images (Affine, HorizontalFlip, ...); jitter for tables."""
+    probability: float = Field(ge=0, le=1)
+    """Chance that the step is applied to a sample in an epoch."""
+    arguments: dict[str, Any]
+    """Its own arguments; for jitter {share: s}, noise of s standard deviations of each feature."""
+
+
+class AugmentParams(Params):
+    """Section ``augment``."""
+
+    seed: int
+    """Seeds every draw; a sample's augmentation depends on it, the epoch and the sample's id."""
+    transforms: list[TransformParams]
+    """Steps in order, applied to every training sample in every epoch; [] trains on the samples as they are."""
+    copies_per_sample: NonNegativeInt
+    """Augmented copies of each training sample written to disk (count); 0 leaves augmentation to training."""
+    preview_samples: int = Field(ge=1, le=64)
+    """Real training samples shown on the preview sheet (count)."""
+
+
+def augment(
+    *,
+    samples: Path,
+    repairs: Path,
+    audited: Path,
+    policy: Path,
+    copies: Path,
+    preview: Path,
+    params: AugmentParams,
+    context: Context,
+) -> Metrics:
+    """Check the augmentation policy on real training samples, preview it, and write copies where asked.
+
+    Raises:
+        ParamsError: A transform or an argument is unknown or wrong, changes the shape or type of a real sample, or
+            copies are asked for without any transform.
+    """
+    import numpy as np
+
+    from datamill import augmentation, derived, ledger, parts, reading
+    from datamill import policy as policies
+    from datamill.preview import choose_across_classes, write_preview
+
+    dataset = parts.read_manifest(samples).dataset
+    if params.copies_per_sample and not params.transforms:
+        raise ParamsError(
+            f"augment.copies_per_sample was {params.copies_per_sample} with no transform; add one or set it to 0"
+        )
+    chosen = policies.Policy.model_validate(
+        {"kind": dataset.modality, "seed": params.seed, "transforms": params.model_dump()["transforms"]}
+    )
+    labels = ledger.train_labels(audited)
+    train = _numeric_rows(samples, repairs=repairs, wanted=labels)
+    augmenter = derived.source_augmenter(chosen, train=train, dataset=dataset)
+
+    rng = np.random.default_rng([params.seed, 0])
+    shown_ids = choose_across_classes(labels, classes=dataset.classes, count=params.preview_samples, rng=rng)
+    shown = reading.read_samples([samples], wanted=set(shown_ids), repairs=repairs)
+    shown = shown.take([shown["sample_id"].to_pylist().index(key) for key in shown_ids])

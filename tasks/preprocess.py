@@ -1,0 +1,96 @@
+"""Stage preprocess: how samples become arrays, learnt from the training split."""
+
+import math
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, NonNegativeInt, PositiveInt
+
+from datamill import catalog
+from datamill.stage import Context, Metrics, Params, Stage
+
+
+class ImageParams(Params):
+    """How images become arrays; without effect on tables."""
+
+    height: PositiveInt | None
+    """Height of every image (px); null takes the one most training images have."""
+    width: PositiveInt | None
+    """Width of every image (px); null takes the one most training images have."""
+    channels: Literal["auto", 1, 3]
+    """Channels of every image: 1 grey, 3 RGB, auto is RGB as soon as one training image has colour."""
+    normalise: Literal["standardise", "unit", "symmetric"]
+    """Pixels as the network sees them: standardise (mean 0, deviation 1), unit [0, 1] or symmetric [-1, 1]."""
+
+
+class TableParams(Params):
+    """How rows become features; without effect on images."""
+
+    numeric: Literal["standardise", "minmax", "symmetric"]
+    """Scale of numbers: standardise (mean 0, deviation 1), minmax [0, 1] or symmetric [-1, 1]."""
+    categorical: Literal["one_hot", "ordinal"]
+    """Encoding of categories; a missing one is a category of its own, an unknown one is all zero (ordinal: -1)."""
+    impute: Literal["mean", "median", "mode", "knn"]
+    """What replaces a missing number: a value of its column, or the mean of the nearest training rows (knn)."""
+    num_neighbors: PositiveInt
+    """Nearest training rows that knn takes the mean of (count)."""
+    max_reference: PositiveInt
+    """Training rows kept for knn (count); stored with the preprocessor."""
+    max_categories: int = Field(ge=1, le=10_000)
+    """Values encoded per category column, most frequent first (count); the others count as unknown."""
+
+
+class PreprocessParams(Params):
+    """Section ``preprocess``."""
+
+    seed: NonNegativeInt
+    """Seeds the draw of rows kept for knn."""
+    image: ImageParams
+    """Images."""
+    table: TableParams
+    """Tables."""
+
+
+def preprocess(
+    *, samples: Path, repairs: Path, assignments: Path, state: Path, params: PreprocessParams, context: Context
+) -> Metrics:
+    """Fit sizes, statistics, imputers and encoders on the training split alone.
+
+    Raises:
+        DataError: The training split is empty, or an image cannot be decoded.
+    """
+    from datamill import fitting, ledger, parts, preprocessing, reading
+
+    dataset = parts.read_manifest(samples).dataset
+    rows = ledger.read(assignments, columns=["sample_id", "fate", "split"]).to_pylist()
+    train = {row["sample_id"] for row in rows if row["split"] == "train" and row["fate"] in ledger.SURVIVING}
+
+    fitted: preprocessing.ImagePreprocessor | preprocessing.TabularPreprocessor
+    if dataset.modality == "image":
+        read = partial(reading.iter_samples, [samples], wanted=train, repairs=repairs, columns=["sample_id", "image"])
+        fitted = fitting.fit_images(
+            lambda: context.progress(read(), total=None, label="fitting"), **params.image.model_dump()
+        )
+    else:
+        table = reading.read_samples([samples], wanted=train, repairs=repairs)
+        fitted = fitting.fit_tabular(table, dataset=dataset, seed=params.seed, **params.table.model_dump())
+    preprocessing.save_preprocessor(fitted, state)
+    return {
+        "train_rows": len(train),
+        "values_per_sample": math.prod(fitted.shape),
+        "pixel_mean": {str(channel): mean for channel, mean in enumerate(fitted.mean)},
+        "pixel_std": {str(channel): std for channel, std in enumerate(fitted.std)},
+    }
+
+
+STAGE = Stage(
+    run=preprocess,
+    params=PreprocessParams,
+    inputs={
+        "samples": catalog.INGEST_SAMPLES,
+        "repairs": catalog.CLEAN_REPAIRS,
+        "assignments": catalog.SPLIT_ASSIGNMENTS,
+    },
+    outputs={"state": catalog.PREPROCESS_STATE},
+)
