@@ -37,17 +37,25 @@ SHARD_WEBDATASET = Artifact("data/shard/webdataset")  # tar files; empty folder 
 TRAIN_NETWORK = Artifact("models/train/network.json", logged=True)  # architecture, input, classes
 TRAIN_BEST = Artifact("models/train/best.safetensors")
 TRAIN_LAST = Artifact("models/train/last.safetensors")
-TRAIN_HISTORY = Artifact("reports/train/history.csv", in_git=True, logged=True, plot=Plot(x="epoch", y="validation_loss"))
+TRAIN_HISTORY = Artifact(
+    "reports/train/history.csv", in_git=True, logged=True, plot=Plot(x="epoch", y="validation_loss")
+)
 TRAIN_TIMES = Artifact("reports/measured/train.json", measured=True, logged=True)
 
 DIAGNOSE_REPORT = Artifact("reports/measured/diagnosis.md", measured=True, logged=True)
 
 EVALUATE_PREDICTIONS = Artifact("data/evaluate/predictions.parquet")
 EVALUATE_CONFUSION = Artifact(
-    "reports/evaluate/confusion.csv", in_git=True, logged=True, plot=Plot(x="actual", y="predicted", template="confusion")
+    "reports/evaluate/confusion.csv",
+    in_git=True,
+    logged=True,
+    plot=Plot(x="actual", y="predicted", template="confusion"),
 )
 EVALUATE_CALIBRATION = Artifact(
-    "reports/evaluate/calibration.csv", in_git=True, logged=True, plot=Plot(x="confidence", y="accuracy", template="linear")
+    "reports/evaluate/calibration.csv",
+    in_git=True,
+    logged=True,
+    plot=Plot(x="confidence", y="accuracy", template="linear"),
 )
 EVALUATE_SLICES = Artifact("reports/evaluate/slices.csv", in_git=True, logged=True)
 EVALUATE_MISTAKES = Artifact("reports/evaluate/mistakes.png", logged=True)

@@ -1,18 +1,27 @@
 """Samples the pipeline makes itself: their identity, and copies changed by an augmentation policy."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from datamill import samples
+from datamill import ledger, samples
 from datamill.augmentation import Augmenter, ImageAugmenter
 from datamill.jitter import TableAugmenter
 from datamill.modalities import image as images
 from datamill.policy import Policy
 from datamill.samples import Dataset, Origin
+
+
+def train_labels(audited: Path) -> dict[str, str]:
+    """Label of every training sample that survived the audit, by id, in sample order."""
+    table = ledger.read(audited, columns=["sample_id", "fate", "split", "label"])
+    is_wanted = pc.and_(pc.is_in(table["fate"], pa.array(ledger.SURVIVING)), pc.equal(table["split"], "train"))
+    table = table.filter(is_wanted)
+    return dict(zip(table["sample_id"].to_pylist(), table["label"].to_pylist(), strict=True))
 
 
 def payload_hashes(payload: Mapping[str, pa.Array | pa.ChunkedArray]) -> list[str]:
@@ -56,8 +65,8 @@ def copies_of(
 ) -> Iterator[pa.Table]:
     """Changed copies of samples, one table per round.
 
-    A copy keeps its parent's group and time, so that nobody takes it for a sample of its own; a round in which the
-    policy happens to change nothing yields no copy, because it would only weigh its parent twice.
+    A copy keeps its parent's group and time. A copy equal to its parent or to an earlier copy of it is left out: it
+    would only give that picture more weight.
 
     Args:
         table: The parents, with payload.
@@ -67,7 +76,8 @@ def copies_of(
         num_copies: Rounds (count).
     """
     ids = table["sample_id"].to_pylist()
-    original = payload_hashes(augmented_payload(table, augmenter=None, dataset=dataset, epoch=0))
+    unchanged = payload_hashes(augmented_payload(table, augmenter=None, dataset=dataset, epoch=0))
+    seen = [{content} for content in unchanged]
     for copy in range(1, num_copies + 1):
         payload = augmented_payload(table, augmenter=augmenter, dataset=dataset, epoch=-copy)
         copied = sample_table(
@@ -78,8 +88,11 @@ def copies_of(
             origin="augmented",
         )
         copied = copied.append_column("group", table["group"]).append_column("time", table["time"])
-        differs = [new != old for new, old in zip(copied["content_hash"].to_pylist(), original, strict=True)]
-        yield copied.filter(pa.array(differs, pa.bool_()))
+        contents = copied["content_hash"].to_pylist()
+        is_new = [content not in before for content, before in zip(contents, seen, strict=True)]
+        for content, before in zip(contents, seen, strict=True):
+            before.add(content)
+        yield copied.filter(pa.array(is_new, pa.bool_()))
 
 
 def augmented_payload(
@@ -117,6 +130,17 @@ def source_augmenter(policy: Policy, *, train: pa.Table, dataset: Dataset) -> Im
     if policy.kind == "image":
         return ImageAugmenter(policy)
     return TableAugmenter(policy, scales=moments(numeric_values(train, dataset=dataset))[1])
+
+
+def check_on_images(augmenter: ImageAugmenter | TableAugmenter, *, table: pa.Table) -> None:
+    """Run every image transform on real samples; tables' transforms were checked when the augmenter was built.
+
+    Raises:
+        ParamsError: A transform fails, or changes the shape or type of an image.
+    """
+    if isinstance(augmenter, ImageAugmenter):
+        for image in images.decode_column(table):
+            augmenter.check(image)
 
 
 def numeric_columns(dataset: Dataset) -> list[str]:

@@ -66,7 +66,8 @@ def check(text: str, *, root: Path) -> None:
     path = root / DVC_FILE
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         raise StageError(
-            f"{path} does not fit the declared stages and params.yaml; run `datamill run`, or `python -m tasks render` first"
+            f"{path} does not fit the declared stages and params.yaml; "
+            "`datamill run` renews it, and so does `python -m tasks render`"
         )
 
 

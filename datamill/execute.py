@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from datamill.settings import Settings, resolve_device
 from datamill.stage import Artifact, Context, Metrics, Params, Stage
 from datamill.tracking import STATE, Tracker, current_session, numbers
 
+HEADLINES = 5  # numbers in the line at the end of a stage
 SEALS = ("manifest.json", "index.json")  # files that hold the checksums of the folder they stand in
 
 
@@ -184,12 +185,14 @@ def dvc_digest(path: str, *, root: Path) -> str | None:
     """The hash DVC's lock file holds for an output; ``None`` before DVC has stored it."""
     lock = root / "dvc.lock"
     stages = yaml.safe_load(lock.read_text(encoding="utf-8"))["stages"] if lock.exists() else {}
-    return next((str(out["md5"]) for stage in stages.values() for out in stage.get("outs", ()) if out["path"] == path), None)
+    return next(
+        (str(out["md5"]) for stage in stages.values() for out in stage.get("outs", ()) if out["path"] == path), None
+    )
 
 
 def _headline(metrics: Metrics) -> str:
-    shown: Iterator[str] = (f"{key} {value:.4g}" for key, value in metrics.items() if isinstance(value, int | float))
-    text = ", ".join(value for _, value in zip(range(5), shown))
+    shown = [f"{key} {value:.4g}" for key, value in numbers(metrics).items()]
+    text = ", ".join(shown[:HEADLINES])
     return f": {text}" if text else ""
 
 

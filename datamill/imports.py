@@ -3,7 +3,7 @@
 import ast
 import hashlib
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,7 +12,7 @@ DECLARATIONS = frozenset({"datamill", "tasks", "datamill.catalog", "datamill.sta
 TEMPLATES = "templates"  # folder beside a module whose files count as code
 
 
-@lru_cache(maxsize=None)
+@cache
 def closure(module: str) -> tuple[Path, ...]:
     """Files of ``module`` and of every first-party module it imports, directly or not, anywhere in its source.
 
@@ -29,7 +29,10 @@ def closure(module: str) -> tuple[Path, ...]:
         if file is None:
             continue
         found[name] = file
-        waiting += [name.rpartition(".")[0], *imported_names(file.read_text(encoding="utf-8"), package=_package(name, file))]
+        waiting += [
+            name.rpartition(".")[0],
+            *imported_names(file.read_text(encoding="utf-8"), package=_package(name, file)),
+        ]
     files = {file for path in found.values() for file in (path, *_templates(path))}
     return tuple(sorted(files))
 
@@ -43,14 +46,15 @@ def digest(module: str) -> str:
     return total.hexdigest()[:32]
 
 
-@lru_cache(maxsize=None)
+@cache
 def module_file(name: str) -> Path | None:
     """Source file of a first-party module; ``None`` for other modules and for names that are no module."""
     if name.partition(".")[0] not in FIRST_PARTY:
         return None
     top, *rest = name.split(".")
     spec = find_spec(top)
-    assert spec is not None and spec.origin is not None
+    assert spec is not None
+    assert spec.origin is not None
     base = Path(spec.origin).parent.joinpath(*rest)
     for candidate in (base / "__init__.py", base.with_suffix(".py")):
         if candidate.is_file():
@@ -64,7 +68,11 @@ def imported_names(source: str, *, package: str) -> Iterator[str]:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            base = ".".join([*package.split(".")[: -node.level + 1 or None], *filter(None, [node.module])]) if node.level else node.module
+            base = (
+                ".".join([*package.split(".")[: -node.level + 1 or None], *filter(None, [node.module])])
+                if node.level
+                else node.module
+            )
             if base:
                 yield base
                 yield from (f"{base}.{alias.name}" for alias in node.names)

@@ -19,7 +19,9 @@ SURVIVING = ("kept", "repaired")
 FIELDS = (
     pa.field("sample_id", pa.string(), nullable=False),
     pa.field("fate", pa.string(), nullable=False),
-    pa.field("reason", pa.string(), nullable=False),  # "" where nothing happened; else a short code, e.g. near_duplicate
+    pa.field(
+        "reason", pa.string(), nullable=False
+    ),  # "" where nothing happened; else a short code, e.g. near_duplicate
     pa.field("detail", pa.string(), nullable=False),  # "" or the particulars, e.g. the sample it duplicates
 )
 
@@ -59,7 +61,8 @@ def read(path: Path, *, columns: Sequence[str] | None = None) -> pa.Table:
 def survivors(path: Path) -> list[str]:
     """Ids of the samples that were kept or repaired, in order."""
     table = read(path, columns=["sample_id", "fate"])
-    return table.filter(pc.is_in(table["fate"], pa.array(SURVIVING)))["sample_id"].to_pylist()
+    ids: list[str] = table.filter(pc.is_in(table["fate"], pa.array(SURVIVING)))["sample_id"].to_pylist()
+    return ids
 
 
 def count(path: Path) -> dict[str, Any]:
@@ -85,7 +88,9 @@ def incoming(paths: Iterable[Path]) -> list[str]:
     """Ids that come into a stage: all samples of each parts folder, the survivors of each ledger."""
     ids: list[str] = []
     for path in paths:
-        ids += parts.read_table(path, columns=["sample_id"])["sample_id"].to_pylist() if path.is_dir() else survivors(path)
+        ids += (
+            parts.read_table(path, columns=["sample_id"])["sample_id"].to_pylist() if path.is_dir() else survivors(path)
+        )
     return ids
 
 

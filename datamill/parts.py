@@ -81,7 +81,9 @@ class PartsWriter:
         """Start writing."""
         return self
 
-    def __exit__(self, error: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(
+        self, error: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
+    ) -> None:
         """Finish the last part and the manifest, unless an error is on its way."""
         if error is None:
             self._flush()
@@ -122,9 +124,13 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         manifest = Manifest.model_validate_json(path.read_bytes())
     except FileNotFoundError as error:
-        raise DataError(f"{path} is missing: the folder was not finished; run the stage that writes it again") from error
+        raise DataError(
+            f"{path} is missing: the folder was not finished; run the stage that writes it again"
+        ) from error
     except ValidationError as error:
-        raise DataError(f"{path} is damaged ({error.error_count()} faults); run the stage that writes it again") from error
+        raise DataError(
+            f"{path} is damaged ({error.error_count()} faults); run the stage that writes it again"
+        ) from error
     if manifest.version != VERSION:
         raise DataError(f"{path} has version {manifest.version}, this datamill reads {VERSION}; run the pipeline again")
     for part in manifest.parts:

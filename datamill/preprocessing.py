@@ -183,21 +183,21 @@ class TabularPreprocessor(BaseModel):
         names = [column.name for column in self.numbers]
         offset = np.array([column.offset for column in self.numbers])
         scale = np.array([column.scale for column in self.numbers])
-        scaled = np.clip((read_numbers(table, names=names) - offset) / scale, -LIMIT, LIMIT)
+        scaled: NDArray[np.float64] = np.clip((read_numbers(table, names=names) - offset) / scale, -LIMIT, LIMIT)
         is_missing = np.isnan(scaled)
         if not is_missing.any():
             return scaled
         if self.num_neighbors is not None:
             return np.asarray(self._imputer.transform(scaled), np.float64)
         fill = (np.array([column.fill for column in self.numbers]) - offset) / scale
-        return np.where(is_missing, fill, scaled)
+        return np.asarray(np.where(is_missing, fill, scaled), np.float64)
 
     def _encode(self, table: pa.Table, column: CategoryColumn) -> NDArray[np.float64]:
         known = pa.array(column.values, pa.string())
         codes = pc.fill_null(pc.index_in(table[FEATURE_PREFIX + column.name], value_set=known), -1).to_numpy()
         if self.encoding == "ordinal":
-            return codes[:, None].astype(np.float64)
-        return (codes[:, None] == np.arange(len(column.values))).astype(np.float64)
+            return np.asarray(codes[:, None], np.float64)
+        return np.asarray(codes[:, None] == np.arange(len(column.values)), np.float64)
 
     @cached_property
     def _imputer(self) -> KNNImputer:
@@ -232,7 +232,7 @@ def read_numbers(table: pa.Table, *, names: Sequence[str]) -> NDArray[np.float64
     for position, name in enumerate(names):
         values[:, position] = table[FEATURE_PREFIX + name].to_numpy()
     values[~np.isfinite(values)] = np.nan
-    return np.clip(values, -LIMIT, LIMIT)
+    return np.asarray(np.clip(values, -LIMIT, LIMIT))
 
 
 def _decode(block: NDArray[np.float32], *, num_values: int, encoding: Encoding) -> NDArray[np.int64]:
@@ -240,5 +240,5 @@ def _decode(block: NDArray[np.float32], *, num_values: int, encoding: Encoding) 
     if not num_values:
         return np.full(len(block), -1)
     if encoding == "ordinal":
-        return np.clip(np.rint(block[:, 0]), -1, num_values - 1).astype(np.int64)
-    return np.where(block.max(axis=1) > 0, block.argmax(axis=1), -1)
+        return np.asarray(np.clip(np.rint(block[:, 0]), -1, num_values - 1), np.int64)
+    return np.asarray(np.where(block.max(axis=1) > 0, block.argmax(axis=1), -1), np.int64)

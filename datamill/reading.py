@@ -10,7 +10,11 @@ from datamill import parts
 
 
 def iter_samples(
-    folders: Sequence[Path], *, wanted: Collection[str], repairs: Path | None = None, columns: Sequence[str] | None = None
+    folders: Sequence[Path],
+    *,
+    wanted: Collection[str],
+    repairs: Path | None = None,
+    columns: Sequence[str] | None = None,
 ) -> Iterator[pa.Table]:
     """The wanted samples of several parts folders, in order, each as its last repair left it.
 
@@ -34,13 +38,19 @@ def iter_samples(
 
 
 def read_samples(
-    folders: Sequence[Path], *, wanted: Collection[str], repairs: Path | None = None, columns: Sequence[str] | None = None
+    folders: Sequence[Path],
+    *,
+    wanted: Collection[str],
+    repairs: Path | None = None,
+    columns: Sequence[str] | None = None,
 ) -> pa.Table:
     """``iter_samples`` as one table: for light columns and small data."""
     schema = parts.read_manifest(folders[0]).dataset.schema()
     if columns is not None:
         schema = pa.schema([schema.field(name) for name in columns])
-    return pa.concat_tables([schema.empty_table(), *iter_samples(folders, wanted=wanted, repairs=repairs, columns=columns)])
+    return pa.concat_tables(
+        [schema.empty_table(), *iter_samples(folders, wanted=wanted, repairs=repairs, columns=columns)]
+    )
 
 
 def _replace(table: pa.Table, *, repaired: pa.Table, row_of: dict[str, int]) -> pa.Table:

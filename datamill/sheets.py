@@ -104,7 +104,8 @@ def write_strips(
         axes.scatter(after[:, : len(drawn)].T, np.repeat(lines, len(after)) + 0.17, s=11, color=AFTER, label="augmented")
     axes.set_yticks(lines, [name[:32] for name in drawn], fontsize=8)
     axes.set_ylim(len(drawn) - 0.4, -0.6)
-    axes.set_xlabel("standard deviations from the feature's mean over train", fontsize=8, color=FAINT)
+    hidden = f"; first {len(drawn)} of {len(names)} features" if len(drawn) < len(names) else ""
+    axes.set_xlabel(f"standard deviations from the feature's mean over train{hidden}", fontsize=8, color=FAINT)
     axes.tick_params(axis="x", labelsize=8)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)

@@ -74,7 +74,6 @@ class Tracker(Protocol):
         """Record numbers, at a step of a curve or for the whole stage; durations are welcome here."""
 
 
-
 class Progress(Protocol):
     """Shows how far long work has come."""
 

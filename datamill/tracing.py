@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from datamill import parts
 from datamill.errors import DataError
 from datamill.samples import LIGHT_COLUMNS
-from datamill.stage import Artifact, Stage
+from datamill.stage import Stage
 
 MAX_LISTED = 5
 
@@ -49,11 +49,11 @@ def story(sample_id: str, *, stages: Iterable[Stage], root: Path) -> Iterator[Ch
     for stage in stages:
         for artifact in stage.outputs.values():
             path = root / artifact.path
-            for facts in _facts(sample_id, artifact, path):
+            for facts in _facts(sample_id, path):
                 yield Chapter(stage.name, artifact.path, facts)
 
 
-def _facts(sample_id: str, artifact: Artifact, path: Path) -> list[dict[str, Any]]:
+def _facts(sample_id: str, path: Path) -> list[dict[str, Any]]:
     if path.suffix == ".parquet" and path.is_file() and "sample_id" in pq.read_schema(path).names:
         rows = pq.read_table(path, filters=[("sample_id", "=", sample_id)]).to_pylist()
     elif (path / parts.MANIFEST).is_file():
@@ -61,7 +61,9 @@ def _facts(sample_id: str, artifact: Artifact, path: Path) -> list[dict[str, Any
         rows = table.filter(pc.equal(table["sample_id"], sample_id)).to_pylist()
     else:
         rows = []
-    return [{key: value for key, value in row.items() if key != "sample_id" and value not in (None, "", [])} for row in rows]
+    return [
+        {key: value for key, value in row.items() if key != "sample_id" and value not in (None, "", [])} for row in rows
+    ]
 
 
 def _parts_folders(stages: Iterable[Stage], *, root: Path) -> Iterator[tuple[str, Path]]:

@@ -8,6 +8,7 @@ below the workspace, and the next session that finds the server sends them first
 import json
 import logging
 import os
+import re
 import shutil
 import socket
 import sys
@@ -130,11 +131,11 @@ class Tracker:
         self._spool.mkdir(parents=True)
         run_id = self._sent.run_id if self._sent else None
         header = {"session": [self.session.key, self.session.name], "run_name": self.run_name, "run_id": run_id}
-        files.write_json(self._spool / "run.json", {**header, "stages": list(self.all_stages), "uri": _uri(self)})
-        reason = " ".join(str(error).split())[:160]
+        files.write_json(self._spool / "run.json", {**header, "stages": list(self.all_stages)})
+        reason = redact(" ".join(str(error).split()))[:160]
         print(
-            f"  warning: MLflow at {redact(_uri(self))} does not answer ({type(error).__name__}: {reason}); the run goes on, "
-            f"its record waits in {STATE}/spool and is sent when the server is back",
+            f"  warning: MLflow at {redact(_uri(self))} does not answer ({type(error).__name__}: {reason}); "
+            f"the run goes on, its record waits in {STATE}/spool and is sent when the server is back",
             file=sys.stderr,
             flush=True,
         )
@@ -234,7 +235,9 @@ class _Server:
     def _apply_artifact(self, event: Event) -> None:
         path = Path(event["path"])
         if path.is_dir():
-            self._client.log_artifacts(self.run_id, str(path), artifact_path=f"{event['folder']}/{path.name}".strip("/"))
+            self._client.log_artifacts(
+                self.run_id, str(path), artifact_path=f"{event['folder']}/{path.name}".strip("/")
+            )
         else:
             self._client.log_artifact(self.run_id, str(path), artifact_path=event["folder"] or None)
 
@@ -301,7 +304,9 @@ class _Server:
         new = {key: value for key, value in event["summary"].items() if _metric_name(key) not in known}
         self._log_metrics(self.parent_id, new, step=0, time_ms=event["time_ms"])
         failed = "failed" in event["statuses"].values()
-        self._client.set_terminated(self.parent_id, status="FAILED" if failed else "FINISHED", end_time=event["time_ms"])
+        self._client.set_terminated(
+            self.parent_id, status="FAILED" if failed else "FINISHED", end_time=event["time_ms"]
+        )
 
     def _find_or_create_parent(self) -> str:
         session = self._tracker.session
@@ -333,10 +338,9 @@ def tracking_uri(*, root: Path, settings: Settings) -> str:
     return settings.tracking_uri or f"sqlite:///{(root / 'mlflow.db').resolve()}"
 
 
-def redact(uri: str) -> str:
-    """``uri`` without user name and password, for messages."""
-    parts = urlsplit(uri)
-    return uri.replace(f"{parts.netloc}", parts.netloc.rpartition("@")[2]) if "@" in parts.netloc else uri
+def redact(text: str) -> str:
+    """``text`` with user names and passwords taken out of every address in it."""
+    return re.sub(r"(?<=://)[^/@\s]+@", "", text)
 
 
 def knock(uri: str) -> None:

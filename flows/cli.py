@@ -62,7 +62,8 @@ def init(
 def run(
     target: Annotated[str | None, typer.Option(help="Run this stage and what it needs.", show_default="all")] = None,
     assignments: Annotated[
-        list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change params.yaml first; repeatable.")
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change params.yaml first; repeatable."),
     ] = None,
     root: Root = Path(),
     debug: Debug = False,

@@ -12,8 +12,20 @@ from datamill.errors import StageError
 
 Status = Literal["executed", "cached"]
 
-LOCK_SIGNS = ("Unable to acquire lock", "is busy, it is being blocked by", "Failed to acquire lock", "could not be locked")
-NOISE = ("Running stage ", "> python -m tasks", "Updating lock file", "Use `dvc push`", "To track the changes", "\tgit add")
+LOCK_SIGNS = (
+    "Unable to acquire lock",
+    "is busy, it is being blocked by",
+    "Failed to acquire lock",
+    "could not be locked",
+)
+NOISE = (
+    "Running stage ",
+    "> python -m tasks",
+    "Updating lock file",
+    "Use `dvc push`",
+    "To track the changes",
+    "\tgit add",
+)
 
 
 class LockedError(StageError):
@@ -39,7 +51,13 @@ def reproduce(name: str, *, root: Path, environment: Mapping[str, str]) -> Statu
     command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", name]
     lines: list[str] = []
     with subprocess.Popen(
-        command, cwd=root, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8"
+        command,
+        cwd=root,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:

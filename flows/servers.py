@@ -31,7 +31,18 @@ def serve(*, root: Path, mlflow_port: int, prefect_port: int) -> None:
     if uri.startswith("http"):
         print(f"MLflow   {redact(uri)} (already served there)", flush=True)
     else:
-        mlflow = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--host", HOST, "--port", str(mlflow_port)]
+        mlflow = [
+            sys.executable,
+            "-m",
+            "mlflow",
+            "ui",
+            "--backend-store-uri",
+            uri,
+            "--host",
+            HOST,
+            "--port",
+            str(mlflow_port),
+        ]
         running[f"MLflow   http://{HOST}:{mlflow_port}"] = _start(mlflow, log=logs / "mlflow.log")
         pages[f"http://{HOST}:{mlflow_port}/health"] = logs / "mlflow.log"
     try:
@@ -61,7 +72,7 @@ def _start(command: list[str], *, log: Path) -> subprocess.Popen[bytes]:
 def _wait(page: str, *, process: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline and process.poll() is None:
-        with suppress(OSError), urllib.request.urlopen(page, timeout=2):
+        with suppress(OSError), urllib.request.urlopen(page, timeout=2):  # noqa: S310 - our own http address
             return
         time.sleep(0.3)
     raise StageError(f"{page} does not answer; is the port taken? The server's own words are in {log}")

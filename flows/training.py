@@ -13,7 +13,7 @@ from prefect.runtime import flow_run
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from datamill import config, dvcfile
-from datamill.errors import ParamsError, StageError
+from datamill.errors import ParamsError
 from datamill.execute import load_metrics
 from datamill.settings import Settings
 from datamill.stage import topological
@@ -72,7 +72,9 @@ def train_model(root: str = ".", target: str | None = None) -> dict[str, str]:
     statuses = {name: _status(outcome) for name, outcome in outcomes.items()}
     run_path = _close(workspace, session=session, statuses=statuses)
     create_markdown_artifact(
-        key="datamill-run", markdown=summarise(outcomes, root=workspace, run_path=run_path), description="Stages and results"
+        key="datamill-run",
+        markdown=summarise(outcomes, root=workspace, run_path=run_path),
+        description="Stages and results",
     )
     for outcome in outcomes.values():
         if isinstance(outcome, BaseException):
@@ -154,7 +156,9 @@ def _status(outcome: Outcome | BaseException | None) -> str:
 
 
 def _close(root: Path, *, session: Session, statuses: Mapping[str, str]) -> str | None:
-    metrics = {name: load_metrics(name, root=root) for name, status in statuses.items() if status in {"executed", "cached"}}
+    metrics = {
+        name: load_metrics(name, root=root) for name, status in statuses.items() if status in {"executed", "cached"}
+    }
     note = "\n".join(f"- {name}: {status}" for name, status in statuses.items())
     tracker = Tracker(root, Settings.from_environment(), session, "flow", tuple(statuses))
     return tracker.close_session(statuses=statuses, summary=numbers(config.flatten(metrics)), note=note)

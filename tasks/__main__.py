@@ -68,9 +68,13 @@ def _source_fingerprint(root: Path) -> str:
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     stages = "\n".join(f"  {stage.name:<12}{stage.summary}" for stage in PIPELINE)
     parser = argparse.ArgumentParser(
-        prog="python -m tasks", description=f"Run one stage:\n{stages}", formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m tasks",
+        description=f"Run one stage:\n{stages}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("verb", choices=[*(stage.name for stage in PIPELINE), *DVC_VERBS], metavar="STAGE|render|observe")
+    parser.add_argument(
+        "verb", choices=[*(stage.name for stage in PIPELINE), *DVC_VERBS], metavar="STAGE|render|observe"
+    )
     parser.add_argument("--root", type=Path, default=Path(), help="the workspace (default: here)")
     parser.add_argument("--check", action="store_true", help="with render: compare, write nothing")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")

@@ -7,7 +7,7 @@ from pydantic import Field, NonNegativeInt
 
 from datamill import catalog
 from datamill.errors import ParamsError
-from datamill.stage import Account, Context, Metrics, Params, Stage
+from datamill.stage import Context, Metrics, Params, Stage
 
 
 class TransformParams(Params):
@@ -24,7 +24,7 @@ class TransformParams(Params):
 class AugmentParams(Params):
     """Section ``augment``."""
 
-    seed: int
+    seed: NonNegativeInt
     """Seeds every draw; a sample's augmentation depends on it, the epoch and the sample's id."""
     transforms: list[TransformParams]
     """Steps in order, applied to every training sample in every epoch; [] trains on the samples as they are."""
@@ -53,9 +53,9 @@ def augment(
     """
     import numpy as np
 
-    from datamill import augmentation, derived, ledger, parts, reading
+    from datamill import derived, parts, reading
     from datamill import policy as policies
-    from datamill.preview import choose_across_classes, write_preview
+    from datamill.preview import choose_across_classes, read_in_order, write_preview
 
     dataset = parts.read_manifest(samples).dataset
     if params.copies_per_sample and not params.transforms:
@@ -65,11 +65,44 @@ def augment(
     chosen = policies.Policy.model_validate(
         {"kind": dataset.modality, "seed": params.seed, "transforms": params.model_dump()["transforms"]}
     )
-    labels = ledger.train_labels(audited)
-    train = _numeric_rows(samples, repairs=repairs, wanted=labels)
+    labels = derived.train_labels(audited)
+    light = ["sample_id", *derived.numeric_columns(dataset)]
+    train = reading.read_samples([samples], wanted=labels, repairs=repairs, columns=light)
     augmenter = derived.source_augmenter(chosen, train=train, dataset=dataset)
 
     rng = np.random.default_rng([params.seed, 0])
-    shown_ids = choose_across_classes(labels, classes=dataset.classes, count=params.preview_samples, rng=rng)
-    shown = reading.read_samples([samples], wanted=set(shown_ids), repairs=repairs)
-    shown = shown.take([shown["sample_id"].to_pylist().index(key) for key in shown_ids])
+    shown = read_in_order(
+        [samples],
+        wanted=choose_across_classes(labels, classes=dataset.classes, count=params.preview_samples, rng=rng),
+        repairs=repairs,
+    )
+    derived.check_on_images(augmenter, table=shown)
+    policies.save_policy(policy, policy=chosen)
+    write_preview(
+        preview, shown=shown, labels=labels, policy=chosen, augmenter=augmenter, dataset=dataset, train=train
+    )
+
+    num_copies = 0
+    parents = labels if params.copies_per_sample else {}
+    with parts.PartsWriter(copies, dataset=dataset) as writer:
+        tables = reading.iter_samples([samples], wanted=parents, repairs=repairs)
+        for table in context.progress(tables, total=None, label="copying"):
+            for copied in derived.copies_of(
+                table, augmenter=augmenter, dataset=dataset, labels=labels, num_copies=params.copies_per_sample
+            ):
+                writer.write(copied)
+                num_copies += copied.num_rows
+    asked = params.copies_per_sample * len(labels)
+    return {
+        "train_samples": len(labels),
+        "transforms": len(params.transforms),
+        "copies": {"written": num_copies, "unchanged": asked - num_copies},
+    }
+
+
+STAGE = Stage(
+    run=augment,
+    params=AugmentParams,
+    inputs={"samples": catalog.INGEST_SAMPLES, "repairs": catalog.CLEAN_REPAIRS, "audited": catalog.AUDIT_LEDGER},
+    outputs={"policy": catalog.AUGMENT_POLICY, "copies": catalog.AUGMENT_COPIES, "preview": catalog.AUGMENT_PREVIEW},
+)

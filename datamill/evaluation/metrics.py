@@ -42,7 +42,7 @@ class Predictions:
     @property
     def predicted(self) -> Ints:
         """The most probable class, the first one of equals, shape ``(N,)``."""
-        return self.probabilities.argmax(axis=1)
+        return np.asarray(self.probabilities.argmax(axis=1))
 
     @property
     def confidence(self) -> Floats:
@@ -132,7 +132,7 @@ def weighted_auc(score_N: Floats, *, is_positive_N: NDArray[np.bool_], weight_NR
 
 def confidence_bin(confidence: Floats, *, num_bins: int) -> Ints:
     """Number of the equal-width bin of [0, 1] that each confidence falls in, upper edge included."""
-    return np.clip(np.ceil(confidence * num_bins).astype(np.int64) - 1, 0, num_bins - 1)
+    return np.asarray(np.clip(np.ceil(confidence * num_bins).astype(np.int64) - 1, 0, num_bins - 1))
 
 
 def sum_by(group_N: Ints, *, values_NR: Floats, num_groups: int) -> Floats:

@@ -15,7 +15,7 @@ class Modality(Protocol):
     """The functions every modality module offers; ``table`` holds samples with their payload."""
 
     def properties(self, table: pa.Table, *, dataset: Dataset) -> pa.Table:
-        """Cheap facts about each sample, one row each, for schemas and expectations (height, mean, a column's value)."""
+        """Cheap facts about each sample, one row each, for schemas and expectations (height, mean, a column)."""
 
     def fingerprints(self, table: pa.Table, *, dataset: Dataset) -> NDArray[np.uint64]:
         """A 64-bit fingerprint per sample, shape ``(N,)``, in which near-duplicates differ in few or no bits."""

@@ -88,7 +88,9 @@ def design(
     is_image = len(shape) == 3
     chosen = ("cnn" if is_image else "mlp") if kind == "auto" else kind
     if chosen == "cnn" and not is_image:
-        raise ParamsError(f"train.network.kind is 'cnn', but samples have shape {shape}, a table's; use 'mlp' or 'auto'")
+        raise ParamsError(
+            f"train.network.kind is 'cnn', but samples have shape {shape}, a table's; use 'mlp' or 'auto'"
+        )
     if chosen == "mlp" and depth == 0:
         raise ParamsError("train.network.depth is 0, but an mlp needs at least one hidden layer; use 1 or more")
     widths = stage_widths(height=shape[0], width=shape[1], base=width) if chosen == "cnn" else (width,) * depth

@@ -119,7 +119,9 @@ class ShardWriter:
         assert len({len(array) for array in arrays.values()}) == 1
         label = arrays["label"]
         if label.size and not 0 <= label.min() <= label.max() < len(self._dataset.classes):
-            raise DataError(f"labels {label.min()} to {label.max()} for {len(self._dataset.classes)} classes; run balance again")
+            raise DataError(
+                f"labels {label.min()} to {label.max()} for {len(self._dataset.classes)} classes; run balance again"
+            )
         for name, stream in self._streams.items():
             stream.write(arrays[name])
 
@@ -127,7 +129,9 @@ class ShardWriter:
         """Start writing."""
         return self
 
-    def __exit__(self, error: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(
+        self, error: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
+    ) -> None:
         """Close the files and write the index, unless an error is on its way."""
         arrays = {name: stream.close() for name, stream in self._streams.items()}
         if error is None:
@@ -260,4 +264,6 @@ def _check_blocks(path: Path, *, entry: ArrayFile, block_bytes: int) -> None:
                     f"CRC-32 {found:08x}, the index says {expected:08x}; run shard again"
                 )
         if file.read(1):
-            raise DataError(f"{path} has more blocks than the {len(entry.crc32)} checksums of the index; run shard again")
+            raise DataError(
+                f"{path} has more blocks than the {len(entry.crc32)} checksums of the index; run shard again"
+            )

@@ -16,29 +16,11 @@ from torch import Tensor, nn
 from datamill import files
 from datamill.errors import StageError
 from datamill.training.history import EpochResult
+from datamill.training.times import Times
 
 FILE = "checkpoint.safetensors"
 VERSION = 1
 Tensors = dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Times:
-    """Durations of one epoch.
-
-    Attributes:
-        seconds: Training and validation together.
-        training_s: Training alone.
-        loading_s: Waiting for batches, augmentation included; part of ``training_s``.
-        num_rows: Rows trained on.
-        step_ms: Median of an optimizer step, loading included (milliseconds).
-    """
-
-    seconds: float
-    training_s: float
-    loading_s: float
-    num_rows: int
-    step_ms: float
 
 
 @dataclass(frozen=True)
@@ -100,7 +82,8 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], *, metadata: dict[str, str] | None = None) -> None:
     """Write tensors as safetensors, atomically; equal tensors give equal bytes."""
-    plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    # Copies, because safetensors refuses tensors that share memory, as the network's and the best one's may.
+    plain = {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()}
     with files.atomic_write(path) as partial:
         save_file(plain, partial, metadata=metadata)
 

@@ -1,7 +1,6 @@
 """What each epoch of a run came to, as numbers and as a CSV file; which epoch was best and when to stop."""
 
 import csv
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -36,6 +35,13 @@ class EpochResult:
     def numbers(self) -> dict[str, float]:
         """The numbers to track at step ``epoch``."""
         return {name: value for name, value in asdict(self).items() if name != "epoch" and value is not None}
+
+    def line(self, *, num_epochs: int) -> str:
+        """The epoch in one line for people."""
+        parts = [f"train loss {self.train_loss:.4f}, accuracy {self.train_accuracy:.4f}"]
+        if self.validation_loss is not None and self.validation_accuracy is not None:
+            parts.append(f"validation loss {self.validation_loss:.4f}, accuracy {self.validation_accuracy:.4f}")
+        return f"  epoch {self.epoch} of {num_epochs}: {'; '.join(parts)}"
 
 
 COLUMNS = tuple(EpochResult.__dataclass_fields__)
@@ -84,7 +90,9 @@ def read_history(path: Path) -> list[EpochResult]:
     except FileNotFoundError as error:
         raise DataError(f"{path} is missing; run train") from error
     if tuple(reader.fieldnames or ()) != COLUMNS or not rows:
-        raise DataError(f"{path} has columns {reader.fieldnames} and {len(rows)} rows, wanted {list(COLUMNS)}; run train again")
+        raise DataError(
+            f"{path} has columns {reader.fieldnames} and {len(rows)} rows, wanted {list(COLUMNS)}; run train again"
+        )
     try:
         return [_parse(row) for row in rows]
     except (TypeError, ValueError) as error:
@@ -98,6 +106,4 @@ def _cell(value: float | None) -> str:
 def _parse(row: dict[str, str]) -> EpochResult:
     optional = {name: float(row[name]) if row[name] else None for name in ("validation_loss", "validation_accuracy")}
     required = {name: float(row[name]) for name in ("train_loss", "train_accuracy", "learning_rate", "gradient_norm")}
-    if any(math.isnan(value) for value in required.values()):
-        raise ValueError(f"epoch {row['epoch']} holds NaN")
     return EpochResult(epoch=int(row["epoch"]), **required, **optional)

@@ -16,16 +16,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from datamill.augmentation import Augmenter
+from datamill.policy import Augmenter
 from datamill.errors import StageError
 from datamill.networks import to_input
 from datamill.shards.native import Shard
 from datamill.training import checkpoint as checkpoints
 from datamill.training.batches import epoch_order, num_batches, split_batches
-from datamill.training.checkpoint import Checkpoint, Times
+from datamill.training.checkpoint import Checkpoint
 from datamill.training.history import EpochResult, best_epoch, should_stop
 from datamill.training.recipe import Recipe
 from datamill.training.schedule import learning_rate
+from datamill.training.times import Times
 
 DROPOUT_STREAM = 0xD20  # keeps an epoch's dropout apart from its order, which comes from the same seed
 
@@ -101,7 +102,9 @@ class Trainer:
         try:
             self._network.load_state_dict(found.network)
         except RuntimeError as error:
-            raise StageError(f"the checkpoint in {self._scratch} belongs to another network; delete the folder") from error
+            raise StageError(
+                f"the checkpoint in {self._scratch} belongs to another network; delete the folder"
+            ) from error
         checkpoints.restore_optimizer(self._optimizer, found.optimizer)
         return found
 

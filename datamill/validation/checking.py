@@ -29,7 +29,8 @@ from numpy.typing import NDArray
 from datamill.errors import ParamsError
 from datamill.validation.rules import Rule
 
-SUITE = "schema"
+SUITE_NAME = "schema"
+ASSET = "properties of the samples"
 WHOLE_ROWS = ("unexpected_list", "unexpected_index_list", "unexpected_index_query")  # as long as the data
 
 
@@ -52,6 +53,21 @@ class Finding:
     observed: str
 
 
+@dataclass(frozen=True)
+class Report:
+    """What a check found.
+
+    Attributes:
+        findings: One per rule, in order.
+        suite: The rules in Great Expectations' form.
+        validated: Its own result, without anything that depends on the clock or grows with the number of rows.
+    """
+
+    findings: list[Finding]
+    suite: gx.ExpectationSuite
+    validated: ExpectationSuiteValidationResult
+
+
 def check_rules(rules: Iterable[Rule], *, columns: Sequence[str]) -> None:
     """Refuse rules that cannot be checked, before any data is read.
 
@@ -68,7 +84,7 @@ def check_rules(rules: Iterable[Rule], *, columns: Sequence[str]) -> None:
         _expectation(rule, identity="")
 
 
-def check(frame: pd.DataFrame, *, rules: Sequence[Rule]) -> tuple[list[Finding], ExpectationSuiteValidationResult]:
+def check(frame: pd.DataFrame, *, rules: Sequence[Rule]) -> Report:
     """Check every rule on every row.
 
     Args:
@@ -76,16 +92,15 @@ def check(frame: pd.DataFrame, *, rules: Sequence[Rule]) -> tuple[list[Finding],
         rules: The rules; already accepted by ``check_rules``.
 
     Returns:
-        One finding per rule, in order; and Great Expectations' own result, in the same order and without anything that
-        depends on the clock or grows with the number of rows.
+        One finding per rule, in order, and Great Expectations' own account in the same order.
 
     Raises:
         ParamsError: A rule does not fit the type of its column.
     """
     context = gx.get_context(mode="ephemeral", project_config=_quiet_config())
     source = context.data_sources.add_pandas("samples")
-    definition = source.add_dataframe_asset("properties").add_batch_definition_whole_dataframe("all")
-    suite = gx.ExpectationSuite(name=SUITE)
+    definition = source.add_dataframe_asset(ASSET).add_batch_definition_whole_dataframe("all")
+    suite = gx.ExpectationSuite(name=SUITE_NAME)
     suite.expectations = [_expectation(rule, identity=f"rule-{place:04d}") for place, rule in enumerate(rules)]
     validated = definition.get_batch({"dataframe": frame}).validate(suite, result_format="COMPLETE")
     by_id = {result.expectation_config.id: result for result in validated.results}
@@ -94,8 +109,8 @@ def check(frame: pd.DataFrame, *, rules: Sequence[Rule]) -> tuple[list[Finding],
     for result in results:
         result.result = {key: value for key, value in result.result.items() if key not in WHOLE_ROWS}
     validated.results = results
-    validated.meta = {}
-    return findings, validated
+    validated.meta = {"active_batch_definition": {"data_asset_name": ASSET}}
+    return Report(findings=findings, suite=suite, validated=validated)
 
 
 def _quiet_config() -> DataContextConfig:

@@ -39,6 +39,17 @@ def share_bad(fates: Fates, *, rejects: Sequence[Reject]) -> float:
     return _num_bad(fates, rejects) / num_items if num_items else 0.0
 
 
+def require_samples(sources: Sequence[str], *, rejects: Sequence[Reject]) -> None:
+    """Refuse a source of which nothing became a sample.
+
+    Raises:
+        StageError: There is no sample; the message says what ingest rejected.
+    """
+    if not sources:
+        lines = "".join(f"\n  {line}" for line in _reject_lines(rejects)[:NUM_LINES])
+        raise StageError(f"the source gave no sample, and {len(rejects):,} items that were rejected{lines}")
+
+
 def check_gate(
     findings: Sequence[Finding],
     *,
@@ -57,13 +68,11 @@ def check_gate(
         max_bad_share: Share of quarantined samples and rejects among all items that is still accepted.
 
     Raises:
-        StageError: There is no sample, the share is higher, or a critical rule about the whole data set failed.
+        StageError: The share is higher, or a critical rule about the whole data set failed.
     """
     whole = [one for one in findings if not one.success and not len(one.rows) and one.rule.severity == "critical"]
     bad, num_items = _num_bad(fates, rejects), len(sources) + len(rejects)
     complaints = []
-    if not sources:
-        complaints.append("the source gave no sample at all")
     if whole:
         complaints.append(f"{len(whole)} critical rule(s) about the whole data set failed")
     if share_bad(fates, rejects=rejects) > max_bad_share:

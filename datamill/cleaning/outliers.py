@@ -1,0 +1,76 @@
+"""Outliers of a table: bounds per column, or an isolation forest over whole rows.
+
+Everything here is fitted on the rows it is told to; a caller that has not split yet fits on later test rows as well.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.ensemble import IsolationForest
+
+from datamill.cleaning.policies import OutlierPolicy
+
+
+def usual_bounds(
+    values: NDArray[np.float64], *, policy: OutlierPolicy, fit_on: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Smallest and largest usual value of each column, shape ``(D,)`` each; infinite where nothing is known.
+
+    Args:
+        values: Shape ``(N, D)``; only finite values take part.
+        policy: Method ``zscore`` (mean and standard deviation) or ``iqr`` (quartiles), and its distance.
+        fit_on: Rows the bounds are learnt from, shape ``(N,)``.
+
+    Source: J. W. Tukey, "Exploratory Data Analysis", 1977 (fences of the quartiles).
+    """
+    bounds = []
+    for column in values[fit_on].T:
+        finite = column[np.isfinite(column)]
+        if not len(finite):
+            bounds.append((-np.inf, np.inf))
+        elif policy.method == "zscore":
+            reach = policy.max_zscore * finite.std()
+            bounds.append((finite.mean() - reach, finite.mean() + reach))
+        else:
+            lower, upper = np.quantile(finite, [0.25, 0.75])
+            reach = policy.max_iqr * (upper - lower)
+            bounds.append((lower - reach, upper + reach))
+    low, high = np.array(bounds, np.float64).reshape(-1, 2).T
+    return low, high
+
+
+def outside(
+    values: NDArray[np.float64], *, low: NDArray[np.float64], high: NDArray[np.float64]
+) -> NDArray[np.bool_]:
+    """Which values lie beyond the bounds, shape ``(N, D)``; missing ones do not.
+
+    The bounds of a constant column are its value up to rounding: a distance that rounding explains is no outlier.
+    """
+    rounding = 1e-9 * np.maximum(np.abs(low), np.abs(high))
+    slack = np.where(np.isfinite(rounding), rounding, 0.0)
+    return (values < low - slack) | (values > high + slack)
+
+
+def isolated_rows(
+    values: NDArray[np.float64], *, contamination: float, fit_on: NDArray[np.bool_], seed: int
+) -> NDArray[np.bool_]:
+    """Rows that an isolation forest takes for unusual, shape ``(N,)``.
+
+    Args:
+        values: Shape ``(N, D)``; missing values count as their column's median, infinite ones as its extreme.
+        contamination: Share of ``fit_on`` that is taken for unusual.
+        fit_on: Rows the forest is grown on, shape ``(N,)``; others are never unusual.
+        seed: Seeds the forest.
+
+    Source: F. T. Liu, K. M. Ting, Z.-H. Zhou, "Isolation Forest", 2008.
+    """
+    unusual = np.zeros(len(values), bool)
+    known = np.where(np.isfinite(values), values, np.nan)[fit_on]
+    usable = np.isfinite(known).any(axis=0)
+    if not usable.any():
+        return unusual
+    known, rows = known[:, usable], values[fit_on][:, usable]
+    rows = np.where(np.isnan(rows), np.nanmedian(known, axis=0), rows)
+    rows = np.clip(rows, np.nanmin(known, axis=0), np.nanmax(known, axis=0))
+    forest = IsolationForest(contamination=contamination, random_state=seed)
+    unusual[fit_on] = forest.fit_predict(rows) < 0
+    return unusual

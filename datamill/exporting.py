@@ -1,0 +1,185 @@
+"""A trained network as ONNX: a file that runs without torch and without this package."""
+
+# Shapes: B batch, N samples, K classes.
+
+import logging
+import time
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from datamill.errors import StageError
+from datamill.networks import to_input
+from datamill.shards.native import Shard
+
+INPUT, LOGITS, PROBABILITIES = "input", "logits", "probabilities"
+OPSET = 18  # what current releases of ONNX Runtime, TensorRT and OpenVINO all read
+EXAMPLE_ROWS = 2  # a batch of 1 would be taken for a constant
+LOG_ERRORS = 3  # ONNX Runtime's severity
+
+
+class Classifier(nn.Module):
+    """A network that also says what its logits mean."""
+
+    def __init__(self, network: nn.Module) -> None:
+        """Wrap ``network``, which maps a batch to logits, shape (B, K)."""
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits and probabilities, shape (B, K) each."""
+        logits_BK = self.network(x)
+        return logits_BK, torch.softmax(logits_BK, dim=1)
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How closely the exported model follows torch.
+
+    Attributes:
+        samples: Samples compared.
+        max_difference: Largest absolute difference of a probability.
+        agreement: Share of samples with the same predicted class, in [0, 1].
+    """
+
+    samples: int
+    max_difference: float
+    agreement: float
+
+
+def to_onnx(network: nn.Module, *, shape: tuple[int, ...]) -> onnx.ModelProto:
+    """The network as ONNX, batch size free, equal networks giving equal bytes.
+
+    Input ``input``: float32, shape (B, *shape). Outputs ``logits`` and ``probabilities``: float32, shape (B, K).
+
+    Args:
+        network: In evaluation mode, on the CPU.
+        shape: One row of its input, without the batch.
+
+    Raises:
+        StageError: The network uses something that ONNX cannot express.
+    """
+    example = torch.zeros((EXAMPLE_ROWS, *shape))
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it reports operators of packages that are not installed
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's own use of its deprecated functions
+            program = torch.onnx.export(
+                Classifier(network).eval(),
+                (example,),
+                input_names=[INPUT],
+                output_names=[LOGITS, PROBABILITIES],
+                dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+                opset_version=OPSET,
+                dynamo=True,
+                verbose=False,
+            )
+    except torch.onnx.OnnxExporterError as error:
+        raise StageError(f"the network cannot be written as ONNX: {error}") from error
+    assert program is not None
+    model = program.model_proto
+    strip_provenance(model)
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def strip_provenance(model: onnx.ModelProto) -> None:
+    """Remove what tells where the network was made: stack traces with file paths, and the exporter's notes."""
+    _strip_graph(model.graph)
+    for function in model.functions:
+        _strip(function)
+        for node in function.node:
+            _strip_node(node)
+    _strip(model)
+
+
+def open_session(model: bytes, *, num_threads: int) -> onnxruntime.InferenceSession:
+    """The model in ONNX Runtime on the CPU, quiet and without telemetry."""
+    onnxruntime.disable_telemetry_events()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = num_threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = LOG_ERRORS
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def run_session(session: onnxruntime.InferenceSession, *, x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Probabilities of a batch of network inputs, shape (B, K)."""
+    (probabilities_BK,) = session.run([PROBABILITIES], {INPUT: x})
+    return np.asarray(probabilities_BK, np.float32)
+
+
+def check_parity(session: onnxruntime.InferenceSession, *, network: nn.Module, shard: Shard, batch_size: int) -> Parity:
+    """Both models over every row of a shard, on the CPU."""
+    largest, agreeing = 0.0, 0
+    for start in range(0, shard.num_rows, batch_size):
+        x = to_input(shard.x[start : start + batch_size])
+        with torch.inference_mode():
+            wanted_BK = torch.softmax(network(x), dim=1).numpy()
+        found_BK = run_session(session, x=x.contiguous().numpy())
+        largest = max(largest, float(np.abs(found_BK - wanted_BK).max()))
+        agreeing += int((found_BK.argmax(axis=1) == wanted_BK.argmax(axis=1)).sum())
+    return Parity(samples=shard.num_rows, max_difference=largest, agreement=agreeing / max(1, shard.num_rows))
+
+
+def require_parity(parity: Parity, *, max_difference: float) -> None:
+    """Refuse a model that answers differently from the network it was made of.
+
+    Raises:
+        StageError: A probability differs by more than ``max_difference``, or is no number.
+    """
+    if not parity.max_difference <= max_difference:  # also true of NaN
+        raise StageError(
+            f"the ONNX model differs from torch by up to {parity.max_difference:.3g} in a probability over "
+            f"{parity.samples} test samples (same class for {parity.agreement:.2%}), more than export.max_difference "
+            f"{max_difference:.3g}; nothing was exported. Raise the limit if that is acceptable, or report the network"
+        )
+
+
+def measure_latency(
+    session: onnxruntime.InferenceSession, *, x: NDArray[np.float32], warmup: int, repeats: int
+) -> dict[str, float]:
+    """Median and 95th percentile of the time one call with ``x`` takes (ms), and samples per second at the median."""
+    for _ in range(warmup):
+        run_session(session, x=x)
+    times_ms = np.empty(repeats)
+    for repeat in range(repeats):
+        start = time.perf_counter()
+        run_session(session, x=x)
+        times_ms[repeat] = (time.perf_counter() - start) * 1000
+    median, p95 = np.quantile(times_ms, [0.5, 0.95])
+    return {"median_ms": float(median), "p95_ms": float(p95), "samples_per_s": float(len(x) / median * 1000)}
+
+
+def network_rows(shard: Shard, *, count: int) -> NDArray[np.float32]:
+    """``count`` network inputs: rows of a shard from the first on, repeated when it has fewer."""
+    rows = np.arange(count) % shard.num_rows
+    return to_input(shard.x[rows]).contiguous().numpy()
+
+
+def _strip_graph(graph: onnx.GraphProto) -> None:
+    _strip(graph)
+    for node in graph.node:
+        _strip_node(node)
+    for named in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        _strip(named)
+
+
+def _strip_node(node: onnx.NodeProto) -> None:
+    _strip(node)
+    for attribute in node.attribute:
+        attribute.ClearField("doc_string")
+        for graph in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+            _strip_graph(graph)
+
+
+def _strip(message: Any) -> None:
+    message.ClearField("doc_string")
+    message.ClearField("metadata_props")

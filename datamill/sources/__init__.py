@@ -1,0 +1,84 @@
+"""Where samples come from: one module per kind of source, each with one function ``read`` that gives a ``Reading``.
+
+A reading knows its data set and how many items it will account for; its batches hold, in an order that only the
+source decides, every item as a sample or as a reject.
+"""
+
+from typing import TYPE_CHECKING
+
+from datamill.sources.params import BundledSource, IdxSource, ImageFolderSource, IngestParams, Source, TableSource
+
+if TYPE_CHECKING:
+    from datamill.sources.batches import Reading
+
+__all__ = [
+    "BundledSource",
+    "IdxSource",
+    "ImageFolderSource",
+    "IngestParams",
+    "Source",
+    "TableSource",
+    "fingerprint",
+    "local_paths",
+    "read",
+]
+
+
+def read(params: IngestParams, *, num_workers: int) -> "Reading":
+    """Open the source and list its items; nothing is read for good before the batches are.
+
+    Args:
+        params: The source and its limits. Relative paths are relative to the working directory, which the
+            runner of stages sets to the workspace's root.
+        num_workers: Files checked at a time; changes the speed and nothing else.
+
+    Raises:
+        DataError: The source is missing, empty or not what ``params`` says.
+    """
+    source = params.source
+    if isinstance(source, BundledSource):
+        from datamill.sources import bundled
+
+        return bundled.read(source)
+    if isinstance(source, ImageFolderSource):
+        from datamill.sources import image_folder
+
+        return image_folder.read(
+            source, max_pixels=params.max_pixels, max_file_bytes=params.max_file_bytes, num_workers=num_workers
+        )
+    if isinstance(source, IdxSource):
+        from datamill.sources import idx
+
+        return idx.read(source, max_pixels=params.max_pixels)
+    from datamill.sources import table
+
+    return table.read(source)
+
+
+def local_paths(params: IngestParams) -> list[str]:
+    """Local files and folders the source consists of, for change detection; empty for bundled and remote ones.
+
+    A glob stands for the folder it searches; one that searches the workspace's root, for the files it finds today.
+    """
+    from datamill.sources import stores
+
+    paths = (stores.local_path(url) for url in _urls(params.source))
+    return [file for path in paths if path is not None for file in stores.watched(path)]
+
+
+def fingerprint(params: IngestParams) -> str:
+    """Hash of the names, sizes and versions of a remote source's files; empty for bundled and local ones.
+
+    Raises:
+        DataError: The store cannot be reached, or holds nothing there.
+    """
+    from datamill.sources import stores
+
+    remote = [url for url in _urls(params.source) if stores.local_path(url) is None]
+    return stores.fingerprint(remote) if remote else ""
+
+
+def _urls(source: Source) -> tuple[str, ...]:
+    if isinstance(source, BundledSource):
+        return ()
+    return (*source.images, *source.labels) if isinstance(source, IdxSource) else (source.path,)

@@ -1,0 +1,171 @@
+"""CSV and Parquet files as chunks of columns, with the place of every row in its file."""
+
+import codecs
+import csv
+import gzip
+import io
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import IO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from datamill.errors import DataError
+from datamill.sources.batches import BATCH_ROWS, Reject
+from datamill.sources.columns import cells
+from datamill.sources.params import TableSource
+from datamill.sources.stores import Store, StoredFile, inflated
+
+MAX_CELL = 2**20  # characters; a longer one is a quote that was never closed
+DECODE_BYTES = 2**20
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Rows of one file: its columns by name, where each row is, and the rows that are none.
+
+    Attributes:
+        columns: Strings for CSV, the declared types for Parquet.
+        places: ``<file>:<line>`` of each row (CSV, where it starts) or ``<file>:<row>`` (Parquet), counted from 1.
+        rejects: Rows that do not fit the header.
+    """
+
+    columns: dict[str, pa.Array]
+    places: list[str]
+    rejects: list[Reject]
+
+
+def read_chunks(store: Store, file: StoredFile, *, source: TableSource) -> Iterator[Chunk]:
+    """The rows of a file in order, at most ``BATCH_ROWS`` at a time; an empty chunk if it has only a header.
+
+    Raises:
+        DataError: The file is empty or damaged, its column names are not unique, or its encoding is another one.
+    """
+    with store.open(file) as raw:
+        if source.format == "parquet":
+            yield from _parquet_chunks(raw, name=file.key)
+            return
+        try:
+            yield from _csv_chunks(inflated(raw), name=file.key, delimiter=source.delimiter, encoding=source.encoding)
+        except (UnicodeError, EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise _damage(error, store=store, file=file, encoding=source.encoding) from error
+
+
+def _csv_chunks(stream: IO[bytes], *, name: str, delimiter: str, encoding: str) -> Iterator[Chunk]:
+    csv.field_size_limit(MAX_CELL)
+    text = io.TextIOWrapper(stream, encoding=_with_bom(encoding), newline="")  # type: ignore[type-var]
+    rows = _rows(text, name=name, delimiter=delimiter)
+    header = next(rows, None)
+    if header is None:
+        raise DataError(f"{name} is empty; a CSV file starts with a row of column names")
+    if isinstance(header, Reject):
+        raise DataError(f"{name}: the row of column names is {header.message}; correct it")
+    names = [column.strip() for column in header[1]]
+    _require_unique(names, name=name)
+    good: list[tuple[int, list[str]]] = []
+    rejects: list[Reject] = []
+    for row in rows:
+        if isinstance(row, Reject):
+            rejects.append(row)
+        elif len(row[1]) != len(names):
+            message = f"{len(row[1])} cells, and the header has {len(names)}"
+            rejects.append(Reject(f"{name}:{row[0]}", "ragged_row", message))
+        else:
+            good.append(row)
+        if len(good) + len(rejects) == BATCH_ROWS:
+            yield _csv_chunk(good, names=names, rejects=rejects, name=name)
+            good, rejects = [], []
+    yield _csv_chunk(good, names=names, rejects=rejects, name=name)
+
+
+def _rows(text: io.TextIOWrapper, *, name: str, delimiter: str) -> Iterator[tuple[int, list[str]] | Reject]:
+    """Number of its first line and cells of each row that is not blank; a row with misplaced quotes is a reject."""
+    reader = csv.reader(text, delimiter=delimiter, strict=True)
+    while True:
+        line = reader.line_num + 1
+        try:
+            row = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            # A quote that is never closed swallows rows without a trace, so it cannot be counted as one bad row.
+            if reader.line_num > line or "end of data" in str(error):
+                raise DataError(
+                    f"{name}: a quote opened in line {line} is not closed ({error}); correct that line"
+                ) from error
+            yield Reject(f"{name}:{line}", "malformed_row", f"not CSV: {error}")
+            continue
+        if row:
+            yield line, row
+
+
+def _csv_chunk(
+    rows: Sequence[tuple[int, list[str]]], *, names: Sequence[str], rejects: list[Reject], name: str
+) -> Chunk:
+    columns = zip(*(row for _, row in rows), strict=True) if rows else [()] * len(names)
+    return Chunk(
+        columns={column: cells(texts) for column, texts in zip(names, columns, strict=True)},
+        places=[f"{name}:{line}" for line, _ in rows],
+        rejects=rejects,
+    )
+
+
+def _parquet_chunks(stream: IO[bytes], *, name: str) -> Iterator[Chunk]:
+    try:
+        file = pq.ParquetFile(stream)
+        _require_unique(file.schema_arrow.names, name=name)
+        yield _parquet_chunk(pa.RecordBatch.from_pylist([], schema=file.schema_arrow), start=0, name=name)
+        start = 0
+        for batch in file.iter_batches(batch_size=BATCH_ROWS):
+            yield _parquet_chunk(batch, start=start, name=name)
+            start += batch.num_rows
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{name} is no whole Parquet file: {error}; write it again") from error
+
+
+def _parquet_chunk(batch: pa.RecordBatch, *, start: int, name: str) -> Chunk:
+    return Chunk(
+        columns={column: _plain(batch.column(place)) for place, column in enumerate(batch.schema.names)},
+        places=[f"{name}:{start + row + 1}" for row in range(batch.num_rows)],
+        rejects=[],
+    )
+
+
+def _plain(column: pa.Array) -> pa.Array:
+    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+
+
+def _require_unique(names: Sequence[str], *, name: str) -> None:
+    twice = sorted(column for column, count in Counter(names).items() if count > 1)
+    if twice:
+        raise DataError(f"{name}: column names {twice} occur twice; give every column a name of its own")
+
+
+def _with_bom(encoding: str) -> str:
+    return "utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding
+
+
+def _damage(error: Exception, *, store: Store, file: StoredFile, encoding: str) -> DataError:
+    if not isinstance(error, UnicodeError):
+        return DataError(f"{file.key} is a damaged or truncated gzip file: {error}; get the file again")
+    with store.open(file) as raw:
+        position, found = _undecodable(inflated(raw), encoding=encoding)
+    return DataError(
+        f"{file.key}: byte {position} ({found}) is not {encoding}; set ingest.source.encoding to the file's own"
+    )
+
+
+def _undecodable(stream: IO[bytes], *, encoding: str) -> tuple[int, str]:
+    """Offset and hexadecimal value of the first byte that ``encoding`` cannot read."""
+    decoder = codecs.getincrementaldecoder(encoding)()
+    num_read = 0
+    while content := stream.read(DECODE_BYTES):
+        num_read += len(content)
+        try:
+            decoder.decode(content)
+        except UnicodeDecodeError as error:
+            return num_read - len(error.object) + error.start, f"0x{error.object[error.start]:02x}"
+    return num_read, "the end"

@@ -1,0 +1,177 @@
+"""The IDX format of MNIST: a header of big-endian numbers, then unsigned bytes.
+
+Source: Y. LeCun, C. Cortes, C. Burges, "The MNIST database of handwritten digits", 1998.
+"""
+
+import gzip
+import math
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import IO
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from datamill.errors import DataError
+from datamill.modalities import image
+from datamill.samples import Dataset, content_hash, sort_classes
+from datamill.sources.batches import BATCH_BYTES, BATCH_ROWS, Batch, Reading, sample_table
+from datamill.sources.params import IdxSource
+from datamill.sources.stores import Store, StoredFile, inflated, open_file
+
+UINT8_CODE = 0x08
+LABEL_DIMS, IMAGE_DIMS = 1, 3
+
+
+@dataclass(frozen=True)
+class _File:
+    """An IDX file and what its header says."""
+
+    store: Store
+    file: StoredFile
+    shape: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        """The file's name without the ending that says how it is compressed, so that unpacking it changes no identity."""
+        return self.file.key.removesuffix(".gz")
+
+    def batches(self, rows: int) -> Iterator[NDArray[np.uint8]]:
+        """The content, ``rows`` items at a time, shape ``(rows, *shape[1:])``; the last may be shorter."""
+        item_bytes = math.prod(self.shape[1:])
+        with self.store.open(self.file) as raw, inflated(raw) as stream:
+            stream.read(_header_bytes(len(self.shape)))
+            for start in range(0, self.shape[0], rows):
+                count = min(rows, self.shape[0] - start)
+                content = _read(stream, count * item_bytes, file=self.file)
+                if len(content) < count * item_bytes:
+                    raise _wrong_size(self, start * item_bytes + len(content))
+                yield np.frombuffer(content, np.uint8).reshape(count, *self.shape[1:])
+            if _read(stream, 1, file=self.file):
+                raise DataError(
+                    f"{self.file.key} goes on after the {self.shape} bytes of its header; get the file again"
+                )
+
+
+def read(source: IdxSource, *, max_pixels: int) -> Reading:
+    """The images of IDX files, as PNG; a sample's source key is the image file's name and the row, ``train-images#12``.
+
+    Raises:
+        DataError: A file is missing, damaged or of another size than its header says, images and labels do not match in
+            number, an image is too large, or a label has no class name.
+    """
+    pairs = [
+        (_open(images, num_dims=IMAGE_DIMS), _open(labels, num_dims=LABEL_DIMS))
+        for images, labels in zip(source.images, source.labels, strict=True)
+    ]
+    for images, labels in pairs:
+        _check_pair(images, labels, max_pixels=max_pixels)
+    numbers = [np.concatenate([np.zeros(0, np.uint8), *labels.batches(BATCH_BYTES)]) for _, labels in pairs]
+    names = _class_names(np.unique(np.concatenate(numbers)), class_names=source.class_names)
+    if not names:
+        raise DataError(f"{', '.join(source.images)} hold no image; get the files again")
+    folder = source.images[0].rpartition("/")[0].rpartition("/")[2]
+    dataset = Dataset(name=folder or pairs[0][0].name, modality="image", classes=sort_classes(list(names.values())))
+    return Reading(
+        dataset=dataset,
+        num_items=sum(images.shape[0] for images, _ in pairs),
+        batches=_batches(pairs, numbers=numbers, names=names, dataset=dataset),
+    )
+
+
+def _batches(
+    pairs: Sequence[tuple[_File, _File]],
+    *,
+    numbers: Sequence[NDArray[np.uint8]],
+    names: dict[int, str],
+    dataset: Dataset,
+) -> Iterator[Batch]:
+    for (images, labels), classes in zip(pairs, numbers, strict=True):
+        rows = max(1, min(BATCH_ROWS, BATCH_BYTES // math.prod(images.shape[1:])))
+        for number, pixels in enumerate(images.batches(rows)):
+            start = number * rows
+            payloads = [image.encode_png(one) for one in pixels[..., None]]
+            table = sample_table(
+                dataset=dataset,
+                sources=[f"{images.name}#{start + row}" for row in range(len(payloads))],
+                contents=[content_hash(payload) for payload in payloads],
+                labels=[names[int(label)] for label in classes[start : start + len(payloads)]],
+                payload={"image": pa.array([{"bytes": payload, "path": None} for payload in payloads])},
+            )
+            yield Batch(table)
+        images.store.require_unchanged([images.file])
+        labels.store.require_unchanged([labels.file])
+
+
+def _open(url: str, *, num_dims: int) -> _File:
+    store, file = open_file(url)
+    with store.open(file) as raw:
+        stream = inflated(raw)
+        head = _read(stream, _header_bytes(num_dims), file=file)
+    magic = bytes([0, 0, UINT8_CODE, num_dims])
+    if head[:4] != magic:
+        raise DataError(
+            f"{url} starts with bytes {head[:4].hex()} and an IDX file of {'images' if num_dims > 1 else 'labels'} with "
+            f"{magic.hex()}; check that ingest.source.images and .labels name the right files"
+        )
+    if len(head) < _header_bytes(num_dims):
+        raise DataError(f"{url} is truncated: it ends after {len(head)} of {_header_bytes(num_dims)} bytes of header")
+    opened = _File(store=store, file=file, shape=struct.unpack(f">{num_dims}I", head[4:]))
+    content_bytes = file.size_bytes - len(head)
+    if stream is raw and content_bytes != math.prod(opened.shape):
+        raise _wrong_size(opened, content_bytes)
+    return opened
+
+
+def _check_pair(images: _File, labels: _File, *, max_pixels: int) -> None:
+    if images.shape[0] != labels.shape[0]:
+        raise DataError(
+            f"{images.file.key} holds {images.shape[0]} images and {labels.file.key} {labels.shape[0]} labels; "
+            "files that belong together have equal counts"
+        )
+    _, height, width = images.shape
+    if not 0 < height * width <= max_pixels:
+        raise DataError(f"{images.file.key}: images of {width} x {height} px, but ingest.max_pixels is {max_pixels}")
+
+
+def _class_names(numbers: NDArray[np.uint8], *, class_names: tuple[str, ...] | None) -> dict[int, str]:
+    """Name of each class number that occurs."""
+    present = [int(number) for number in numbers]
+    if class_names is None:
+        return {number: str(number) for number in present}
+    nameless = [number for number in present if number >= len(class_names)]
+    if nameless:
+        raise DataError(
+            f"labels {nameless} have no name: class_names lists {len(class_names)}; name every class or use null"
+        )
+    return {number: class_names[number] for number in present}
+
+
+def _read(stream: IO[bytes], count: int, *, file: StoredFile) -> bytes:
+    """At most ``count`` bytes; fewer where the file, or what it decompresses to, ends."""
+    pieces: list[bytes] = []
+    try:
+        while count and (piece := stream.read(count)):
+            pieces.append(piece)
+            count -= len(piece)
+    except EOFError:
+        pass  # a gzip file that was cut off; the caller compares sizes
+    except (gzip.BadGzipFile, zlib.error) as error:
+        raise DataError(f"{file.key} is a damaged gzip file: {error}; get the file again") from error
+    return b"".join(pieces)
+
+
+def _header_bytes(num_dims: int) -> int:
+    return 4 + 4 * num_dims
+
+
+def _wrong_size(opened: _File, found: int) -> DataError:
+    expected = math.prod(opened.shape)
+    state = "truncated" if found < expected else "too long"
+    return DataError(
+        f"{opened.file.key} is {state}: its header says {' x '.join(map(str, opened.shape))} = {expected} bytes, "
+        f"it holds {found}; get the file again"
+    )

@@ -1,0 +1,120 @@
+"""Whether the bytes of an image file are all there and can be decoded.
+
+Decoders disagree about damage: some return the part of a picture that arrived, filled with grey. So the end of the file
+is looked for in the file's own structure before a decoder sees it.
+"""
+
+import re
+import struct
+import zlib
+from collections.abc import Callable
+
+import cv2
+from PIL import Image
+
+from datamill.errors import DataError
+from datamill.modalities import image
+
+Fault = tuple[str, str]  # reason code, message
+
+PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+JPEG_MAGIC = b"\xff\xd8\xff"
+BMP_HEADER_BYTES = {12, 40, 52, 56, 64, 108, 124}  # sizes of the second header, by version of the format
+BMP_UNCOMPRESSED = {0, 3, 6}  # plain pixels, or plain pixels with channel masks
+JPEG_START_OF_SCAN, JPEG_END = 0xDA, 0xD9
+JPEG_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")  # 00 escapes a byte of pixels, D0 to D7 restart inside them
+
+
+def find_fault(payload: bytes, *, max_pixels: int) -> Fault | None:
+    """Why ``payload`` cannot become a sample, or ``None`` if it is a whole image that decodes.
+
+    Reasons: ``zero_byte``, ``not_an_image`` (none of ``image.FORMATS``, whatever the file is called), ``truncated``,
+    ``too_large`` (more than ``max_pixels``; found before decoding), ``unreadable`` (damaged).
+    """
+    if not payload:
+        return "zero_byte", "the file is empty"
+    find_end = _structure(payload)
+    if find_end is None:
+        return "not_an_image", f"no {', '.join(image.FORMATS)} image: the first bytes are {payload[:8]!r}"
+    try:
+        fault = find_end(payload)
+    except struct.error:
+        return "truncated", f"the file ends after {len(payload)} bytes, inside its header"
+    return fault or _decoding_fault(payload, max_pixels=max_pixels)
+
+
+def _decoding_fault(payload: bytes, *, max_pixels: int) -> Fault | None:
+    try:
+        image.read_header(payload, max_pixels=max_pixels)
+    except DataError as error:
+        is_bomb = error.__cause__ is None or isinstance(error.__cause__, Image.DecompressionBombError)
+        return "too_large" if is_bomb else "unreadable", str(error)
+    try:
+        image.decode(payload)
+    except (DataError, cv2.error) as error:
+        return "unreadable", str(error)
+    return None
+
+
+def _structure(payload: bytes) -> Callable[[bytes], Fault | None] | None:
+    if payload.startswith(PNG_MAGIC):
+        return _png_fault
+    if payload.startswith(JPEG_MAGIC):
+        return _jpeg_fault
+    if payload.startswith(b"BM") and (len(payload) < 18 or _uint32(payload, 14) in BMP_HEADER_BYTES):
+        return _bmp_fault
+    if payload.startswith(b"RIFF") and payload[8:12] == b"WEBP":
+        return _webp_fault
+    return None
+
+
+def _png_fault(payload: bytes) -> Fault | None:
+    """Walk the chunks to the last one, ``IEND``; a critical chunk must have its checksum."""
+    start = len(PNG_MAGIC)
+    while True:
+        length, name = struct.unpack_from(">I4s", payload, start)
+        body_end = start + 8 + length
+        if body_end + 4 > len(payload):
+            return _too_short(payload, body_end + 4)
+        is_critical = name[:1].isupper()
+        if is_critical and zlib.crc32(payload[start + 4 : body_end]) != struct.unpack_from(">I", payload, body_end)[0]:
+            return "unreadable", f"damaged PNG: chunk {name!r} at byte {start} does not match its checksum"
+        if name == b"IEND":
+            return None
+        start = body_end + 4
+
+
+def _jpeg_fault(payload: bytes) -> Fault | None:
+    """Go from marker to marker, over thumbnails and comments, to the end-of-image marker."""
+    start = 2
+    while (found := JPEG_MARKER.search(payload, start)) is not None:
+        marker = found[1][0]
+        if marker == JPEG_END:
+            return None
+        start = found.end() + struct.unpack_from(">H", payload, found.end())[0]
+    return "truncated", f"the JPEG's {len(payload)} bytes hold no end-of-image marker"
+
+
+def _bmp_fault(payload: bytes) -> Fault | None:
+    """Compare the size of an uncompressed picture with the bytes that follow its headers."""
+    offset, header_bytes = _uint32(payload, 10), _uint32(payload, 14)
+    if header_bytes == 12:
+        width, height, _, depth = struct.unpack_from("<HHHH", payload, 18)
+        compression = 0
+    else:
+        width, height, _, depth, compression = struct.unpack_from("<iiHHI", payload, 18)
+    expected = offset + (abs(width) * depth + 31) // 32 * 4 * abs(height)
+    return _too_short(payload, expected) if compression in BMP_UNCOMPRESSED and expected > len(payload) else None
+
+
+def _webp_fault(payload: bytes) -> Fault | None:
+    expected = _uint32(payload, 4) + 8
+    return _too_short(payload, expected) if expected > len(payload) else None
+
+
+def _too_short(payload: bytes, expected: int) -> Fault:
+    return "truncated", f"the file has {len(payload)} bytes and needs at least {expected}"
+
+
+def _uint32(payload: bytes, start: int) -> int:
+    return int(struct.unpack_from("<I", payload, start)[0])

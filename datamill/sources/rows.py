@@ -1,0 +1,139 @@
+"""From the raw rows of a table to samples and rejects."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from datamill.samples import Dataset, content_hash
+from datamill.sources.batches import Batch, Reject, sample_table
+from datamill.sources.chunks import Chunk
+from datamill.sources.columns import Kind, Parsed, as_kind, as_label, as_text, as_time, hash_rows
+from datamill.sources.params import TableSource
+
+SHOWN = 40  # characters of a cell that a message repeats
+
+Problems = dict[int, tuple[str, str]]  # first reason and message against a row of a chunk
+
+
+class _Row(NamedTuple):
+    """The columns of a chunk, read according to their roles; ``None`` where no column has the role."""
+
+    labels: Parsed
+    times: Parsed | None
+    groups: pa.Array | None
+    ids: pa.Array | None
+    features: dict[str, Parsed]
+
+
+class RowReader:
+    """Makes samples of chunks; remembers the ids it has seen, or how often it has seen a row, so chunks come in order."""
+
+    def __init__(self, *, source: TableSource, dataset: Dataset, kinds: Mapping[str, Kind]) -> None:
+        """Start before the first row.
+
+        Args:
+            source: The roles of the columns.
+            dataset: The data set the rows belong to.
+            kinds: How to read each feature.
+        """
+        self._source = source
+        self._dataset = dataset
+        self._kinds = kinds
+        self._seen_ids: set[str] = set()
+        self._occurrences: Counter[tuple[str, int]] = Counter()
+
+    def batch(self, chunk: Chunk, *, file: str) -> Batch:
+        """The chunk's rows as samples and rejects; a row with several problems is rejected for the first."""
+        row = self._read(chunk)
+        problems = self._problems(row, chunk=chunk)
+        good = pa.array([place for place in range(len(chunk.places)) if place not in problems], pa.int64())
+        rejects = [Reject(chunk.places[place], *problems[place]) for place in sorted(problems)]
+        return Batch(self._table(row, good=good, file=file), [*chunk.rejects, *rejects])
+
+    def _read(self, chunk: Chunk) -> _Row:
+        source, columns = self._source, chunk.columns
+        return _Row(
+            labels=as_label(columns[source.target], kind=source.target_kind),
+            times=None if source.time is None else as_time(columns[source.time]),
+            groups=None if source.group is None else as_text(columns[source.group]),
+            ids=None if source.id is None else as_text(columns[source.id]),
+            features={name: as_kind(columns[name], kind=kind) for name, kind in self._kinds.items()},
+        )
+
+    def _problems(self, row: _Row, *, chunk: Chunk) -> Problems:
+        source = self._source
+        problems: Problems = {}
+        for place in _places(pc.is_null(chunk.columns[source.target], nan_is_null=True)):
+            problems[place] = ("target_missing", f"column {source.target!r} is empty")
+        _note_odd(
+            problems,
+            row.labels,
+            chunk=chunk,
+            column=source.target,
+            reason="target_not_numeric",
+            wanted="a finite number",
+        )
+        for place in _places(pc.is_null(row.labels.values)):
+            problems.setdefault(place, ("target_missing", f"column {source.target!r} is empty"))
+        if row.times is not None:
+            _note_odd(
+                problems, row.times, chunk=chunk, column=str(source.time), reason="time_unreadable", wanted="a time"
+            )
+        for name, parsed in row.features.items():
+            _note_odd(problems, parsed, chunk=chunk, column=name, reason="not_a_number", wanted="a number")
+        if row.ids is not None:
+            self._note_ids(problems, row.ids.to_pylist())
+        return problems
+
+    def _note_ids(self, problems: Problems, ids: Sequence[str | None]) -> None:
+        for place, key in enumerate(ids):
+            if place in problems:
+                continue
+            if key is None:
+                problems[place] = ("id_missing", f"column {self._source.id!r} is empty")
+            elif key in self._seen_ids:
+                problems[place] = ("duplicate_id", f"an earlier row has {self._source.id!r} {key[:SHOWN]!r} too")
+            else:
+                self._seen_ids.add(key)
+
+    def _table(self, row: _Row, *, good: pa.Array, file: str) -> pa.Table:
+        columns = {feature.column: row.features[feature.name].values.take(good) for feature in self._dataset.features}
+        contents = hash_rows(columns)
+        labels = row.labels.values.take(good)
+        groups = None if row.groups is None else row.groups.take(good)
+        times = None if row.times is None else row.times.values.take(good)
+        keys = self._keys(contents, roles=[labels, groups, times], file=file) if row.ids is None else row.ids.take(good)
+        return sample_table(
+            dataset=self._dataset,
+            sources=keys if isinstance(keys, list) else keys.to_pylist(),
+            contents=contents,
+            labels=labels,
+            payload=columns,
+            groups=groups,
+            times=times,
+        )
+
+    def _keys(self, contents: Sequence[str], *, roles: Sequence[pa.Array | None], file: str) -> list[str]:
+        """``<file>#<hash of the row>#<occurrence>``: rows that share a hash are equal, so their order means nothing."""
+        texts = [column.cast(pa.string()).to_pylist() for column in roles if column is not None]
+        keys = []
+        for content, *values in zip(contents, *texts, strict=True):
+            row_hash = content_hash(json.dumps([content, *values]).encode())
+            seen = (file, int(row_hash[:16], 16))
+            keys.append(f"{file}#{row_hash}#{self._occurrences[seen]}")
+            self._occurrences[seen] += 1
+        return keys
+
+
+def _note_odd(problems: Problems, parsed: Parsed, *, chunk: Chunk, column: str, reason: str, wanted: str) -> None:
+    for place in _places(parsed.is_odd):
+        cell: Any = str(chunk.columns[column][place].as_py())
+        problems.setdefault(place, (reason, f"column {column!r} holds {cell[:SHOWN]!r}, which is not {wanted}"))
+
+
+def _places(mask: pa.Array) -> list[int]:
+    return [int(place) for place in pc.indices_nonzero(mask).to_pylist()]

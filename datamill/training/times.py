@@ -1,0 +1,36 @@
+"""How long each epoch took, and how much of it was spent waiting for data."""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Times:
+    """Durations of one epoch.
+
+    Attributes:
+        seconds: Training and validation together.
+        training_s: Training alone.
+        loading_s: Waiting for batches, augmentation included; part of ``training_s``.
+        num_rows: Rows trained on.
+        step_ms: Median of an optimizer step, loading included (milliseconds).
+    """
+
+    seconds: float
+    training_s: float
+    loading_s: float
+    num_rows: int
+    step_ms: float
+
+
+def summarise(times: Sequence[Times]) -> dict[str, float]:
+    """A run's durations: seconds, epochs, rows per second of training, share of training spent loading, median step (ms)."""
+    training_s = sum(one.training_s for one in times)
+    return {
+        "seconds": round(sum(one.seconds for one in times), 3),
+        "epochs": len(times),
+        "samples_per_s": round(sum(one.num_rows for one in times) / training_s, 1),
+        "loading_share": round(sum(one.loading_s for one in times) / training_s, 4),
+        "step_ms_median": round(statistics.median(one.step_ms for one in times), 3),
+    }

@@ -1,0 +1,115 @@
+"""Stage synthesize: synthetic training samples of each class, and the gate that keeps bad ones out."""
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from datamill import catalog
+from datamill.stage import Context, Metrics, Params, Stage
+
+
+class PcaParams(Params):
+    """Class-conditional PCA."""
+
+    variance: float = Field(gt=0, lt=1)
+    """Share of a class's variance that its components explain."""
+    max_components: PositiveInt
+    """Most components of a class (count)."""
+
+
+class VaeParams(Params):
+    """Conditional variational autoencoder."""
+
+    hidden: int = Field(ge=1, le=4096)
+    """Width of the hidden layers (count)."""
+    latent: int = Field(ge=1, le=512)
+    """Dimensions of the latent space (count)."""
+    epochs: int = Field(ge=1, le=1000)
+    """Passes over the rows it is fitted on (count)."""
+    batch_size: PositiveInt
+    """Rows per step (count)."""
+    learning_rate: PositiveFloat
+    """Of Adam, per step."""
+    noise: float = Field(ge=0, le=1)
+    """Share of the decoder's residual deviation added to samples; 0 for smooth images, 1 for tables."""
+
+
+class GateParams(Params):
+    """What candidates must reach to be admitted."""
+
+    num_neighbors: PositiveInt
+    """Neighbours that span the ball around a real sample (count, k in density and coverage)."""
+    min_density: float = Field(ge=0)
+    """Least density of a class's candidates; real samples reach about 1."""
+    min_coverage: float = Field(ge=0, le=1)
+    """Least coverage of a class's candidates, as a share of what as many real samples would reach."""
+    near_copy_ratio: float = Field(ge=0, le=1)
+    """Nearer to a training sample than this share of the typical distance between neighbours is a near copy."""
+    reject_outside: bool
+    """Whether a candidate in no real sample's ball is rejected by itself."""
+    held_out_share: float = Field(gt=0, le=0.5)
+    """Share of a class's training samples kept from the generator, to judge by."""
+
+
+class SynthesizeParams(Params):
+    """Section ``synthesize``."""
+
+    method: Literal["off", "pca", "vae"]
+    """Generator: off, pca (class-conditional PCA) or vae (conditional variational autoencoder)."""
+    samples_per_class: NonNegativeInt | None
+    """Candidates per class (count); null where share is given."""
+    share: float | None = Field(gt=0, le=10)
+    """Candidates per class as a share of its training samples; null where samples_per_class is given."""
+    max_rows_per_class: PositiveInt
+    """Training samples of a class that are read, drawn at random (count); bounds memory and time."""
+    seed: NonNegativeInt
+    """Seeds the choice of rows, the generator and the draws."""
+    pca: PcaParams
+    """Class-conditional PCA."""
+    vae: VaeParams
+    """Conditional variational autoencoder."""
+    gate: GateParams
+    """Admission."""
+
+    @model_validator(mode="after")
+    def _has_one_amount(self) -> Self:
+        if (self.samples_per_class is None) == (self.share is None):
+            raise ValueError(
+                f"give either samples_per_class or share and set the other to null; "
+                f"they were {self.samples_per_class} and {self.share}"
+            )
+        return self
+
+
+def synthesize(
+    *,
+    samples: Path,
+    repairs: Path,
+    audited: Path,
+    preprocessor: Path,
+    synthetic: Path,
+    admissions: Path,
+    sheet: Path,
+    params: SynthesizeParams,
+    context: Context,
+) -> Metrics:
+    """Generate training samples of each class and admit those that pass the gate.
+
+    Candidates are new, so the ledger answers for them alone: one row each, admitted or dropped with a reason.
+    """
+    import numpy as np
+
+    from datamill import derived, parts, reading, synthesis
+    from datamill.generators import gate
+    from datamill.preprocessing import load_preprocessor
+
+    dataset = parts.read_manifest(samples).dataset
+    fitted = load_preprocessor(preprocessor)
+    labels = derived.train_labels(audited) if params.method != "off" else {}
+    chosen = synthesis.choose_real(
+        labels,
+        classes=dataset.classes,
+        max_rows=params.max_rows_per_class,
+        rng=np.random.default_rng([params.seed, 0]),
+    )

@@ -1,0 +1,88 @@
+"""The stage ``validate``: is the data what it should be?"""
+
+import itertools
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from datamill import catalog
+from datamill.stage import Account, Context, Metrics, Params, Stage
+from datamill.validation.rules import Limits, UserExpectation
+
+
+class ValidateParams(Params):
+    """What is expected of the data, and how much of it may fail."""
+
+    max_bad_share: Annotated[float, Field(ge=0, le=1)]
+    """Share of bad items (quarantined samples and ingest's rejects) above which the run stops (0 to 1)."""
+    limits: Limits
+    """Limits of the rules that are derived from the data's profile."""
+    expectations: list[UserExpectation]
+    """Further Great Expectations on the properties, ``label`` and ``class_size``: type, kwargs, severity each."""
+
+
+def validate(
+    *,
+    samples: Path,
+    rejects: Path,
+    schema: Path,
+    verdicts: Path,
+    docs: Path,
+    params: ValidateParams,
+    context: Context,
+) -> Metrics:
+    """Check a profiled schema and the user's expectations, and stop the run where too much fails.
+
+    A critical failure quarantines the sample, a warning keeps it and leaves the reason in the ledger, an info appears
+    in the Data Docs only. A critical failure of the data set as a whole (a single class) stops the run.
+    """
+    from datamill import files, ledger, parts
+    from datamill.validation.checking import check, check_rules
+    from datamill.validation.docs import write_docs
+    from datamill.validation.gate import check_gate, judge, require_samples, share_bad
+    from datamill.validation.profiling import derive_rules, profile, read_properties
+    from datamill.validation.rules import user_rule
+
+    dataset = parts.read_manifest(samples).dataset
+    identity = parts.read_table(samples, columns=["sample_id", "source"])
+    sources = identity["source"].to_pylist()
+    rejected = list(zip(*ledger.read(rejects, columns=["source", "reason"]).to_pydict().values(), strict=True))
+    require_samples(sources, rejects=rejected)
+    first = read_properties(itertools.islice(parts.iter_tables(samples, rows=1), 1), dataset=dataset)
+    asked = [user_rule(expectation) for expectation in params.expectations]
+    check_rules(asked, columns=list(first.columns))
+
+    num_batches = -(-len(sources) // parts.READ_ROWS)
+    tables = context.progress(parts.iter_tables(samples), total=num_batches, label="reading properties")
+    frame = read_properties(tables, dataset=dataset)
+    rules = [*derive_rules(frame, dataset=dataset, limits=params.limits), *asked]
+    report = check(frame, rules=rules)
+    fates = judge(report.findings, num_samples=len(frame))
+    check_gate(report.findings, fates=fates, sources=sources, rejects=rejected, max_bad_share=params.max_bad_share)
+
+    files.write_json(schema, {**profile(frame), "expectations": [rule.as_json() for rule in rules]})
+    ledger.write(
+        verdicts, sample_ids=identity["sample_id"], fates=fates.fates, reasons=fates.reasons, details=fates.details
+    )
+    write_docs(docs, report=report)
+    return {
+        **ledger.count(verdicts),
+        "rejects": len(rejected),
+        "bad_share": share_bad(fates, rejects=rejected),
+        "rules": dict(sorted(fates.counts.items())),
+        "expectations": {"checked": len(rules), "failed": sum(not one.success for one in report.findings)},
+    }
+
+
+STAGE = Stage(
+    run=validate,
+    params=ValidateParams,
+    inputs={"samples": catalog.INGEST_SAMPLES, "rejects": catalog.INGEST_REJECTS},
+    outputs={
+        "schema": catalog.VALIDATE_SCHEMA,
+        "verdicts": catalog.VALIDATE_VERDICTS,
+        "docs": catalog.VALIDATE_DOCS,
+    },
+    account=Account(ledger="verdicts", population=("samples",)),
+)

@@ -1,0 +1,71 @@
+import pytest
+
+from datamill import config
+from datamill.errors import ParamsError
+from tests import toys
+
+
+def load(root):
+    return config.load_params(toys.PIPELINE, root=root)
+
+
+def test_sections_become_typed_parameters(tmp_path):
+    toys.write_params(tmp_path, num_rows=7)
+    assert load(tmp_path)["make"] == toys.MakeParams(num_rows=7)
+
+
+def test_every_fault_of_every_section_is_told_at_once(tmp_path):
+    (tmp_path / "params.yaml").write_text("make: {num_rows: 0}\nchose: {lose: 0}\ntotal: {colour: red}\n")
+    with pytest.raises(ParamsError) as caught:
+        load(tmp_path)
+    assert str(caught.value).splitlines()[1:] == [
+        "  section 'chose' is no stage; did you mean 'choose'?",
+        "  make.num_rows is 0: input should be greater than 0",
+        "  section 'choose' is missing",
+        "  total.colour is not a parameter",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("a: [", "is not valid YAML"), ("- a\n", "must hold one section per stage, found list"), (None, "is missing")],
+)
+def test_a_file_that_is_no_mapping_is_one_clear_error(tmp_path, text, message):
+    if text is not None:
+        (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(ParamsError, match=message):
+        load(tmp_path)
+
+
+def test_setting_a_value_keeps_comments_and_tells_the_change(tmp_path):
+    toys.write_params(tmp_path, num_rows=10)
+    assert config.set_params(["make.num_rows=3"], stages=toys.PIPELINE, root=tmp_path) == ["make.num_rows: 10 -> 3"]
+    assert "num_rows: 3   # count" in (tmp_path / "params.yaml").read_text()
+
+
+def test_setting_the_value_it_has_changes_nothing(tmp_path):
+    toys.write_params(tmp_path, num_rows=10)
+    before = (tmp_path / "params.yaml").read_bytes()
+    assert config.set_params(["make.num_rows=10"], stages=toys.PIPELINE, root=tmp_path) == []
+    assert (tmp_path / "params.yaml").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("make.num_row=3", "did you mean 'make.num_rows'"),
+        ("make.num_rows", "use section.key=value"),
+        ("make.num_rows=-1", "make.num_rows is -1: input should be greater than 0"),
+        ("nowhere.x=1", "with a key of params.yaml"),
+    ],
+)
+def test_a_wrong_assignment_leaves_the_file_alone(tmp_path, assignment, message):
+    toys.write_params(tmp_path)
+    before = (tmp_path / "params.yaml").read_bytes()
+    with pytest.raises(ParamsError, match=message):
+        config.set_params([assignment], stages=toys.PIPELINE, root=tmp_path)
+    assert (tmp_path / "params.yaml").read_bytes() == before
+
+
+def test_flatten_joins_keys_with_dots():
+    assert config.flatten({"a": {"b": 1, "c": [1, 2]}, "d": None}) == {"a.b": 1, "a.c": [1, 2], "d": None}

@@ -1,0 +1,36 @@
+import pytest
+
+from datamill import files
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_trace(tmp_path):
+    path = tmp_path / "a.json"
+    files.write_json(path, {"x": 1})
+    with pytest.raises(RuntimeError), files.atomic_write(path) as partial:
+        partial.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == '{\n  "x": 1\n}\n'
+    assert [one.name for one in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_a_folder_takes_the_place_of_a_folder(tmp_path):
+    target = tmp_path / "parts"
+    for content in ("old", "new"):
+        partial = files.partial_path(target)
+        partial.mkdir()
+        (partial / content).write_text(content)
+        files.publish(target)
+    assert [one.name for one in tmp_path.rglob("*")] == ["parts", "new"]
+
+
+def test_the_partial_name_keeps_the_ending(tmp_path):
+    assert files.partial_path(tmp_path / "a.png").name == ".partial-a.png"
+
+
+def test_json_refuses_nan(tmp_path):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        files.write_json(tmp_path / "a.json", {"x": float("nan")})
+
+
+def test_removing_what_is_absent_is_fine(tmp_path):
+    files.remove(tmp_path / "nothing")

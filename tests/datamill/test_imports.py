@@ -1,0 +1,40 @@
+from pathlib import Path
+
+from datamill import imports
+
+
+def names(module):
+    return {file.name for file in imports.closure(module)}
+
+
+def test_the_closure_reaches_what_is_imported_indirectly():
+    assert {"reading.py", "parts.py", "files.py", "samples.py", "errors.py"} == names("datamill.reading")
+
+
+def test_imports_inside_functions_count():
+    assert {"image.py", "tabular.py"} <= names("datamill.modalities")
+
+
+def test_declarations_do_not_count():
+    assert not {"catalog.py", "stage.py"} & names("datamill.execute")
+
+
+def test_from_imports_give_module_and_member():
+    source = "import a.b\nfrom c import d\ndef f():\n    from . import e\n    from .g import h\n    from ..i import j\n"
+    found = set(imports.imported_names(source, package="p.q"))
+    assert found == {"a.b", "c", "c.d", "p.q", "p.q.e", "p.q.g", "p.q.g.h", "p.i", "p.i.j"}
+
+
+def test_the_digest_changes_with_the_code(monkeypatch, tmp_path):
+    before = imports.digest("datamill.reading")
+    changed = tmp_path / "datamill" / "reading.py"
+    changed.parent.mkdir()
+    files = imports.closure("datamill.reading")
+    changed.write_text("# other code\n")
+    monkeypatch.setattr(imports, "closure", lambda module: (changed, *files[1:]))
+    assert imports.digest("datamill.reading") != before
+
+
+def test_foreign_modules_are_no_code_of_ours():
+    assert imports.module_file("numpy") is None
+    assert imports.module_file("datamill.parts") == Path(imports.__file__).with_name("parts.py")

@@ -1,0 +1,135 @@
+import json
+import os
+import socket
+import threading
+import time
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from datamill.execute import execute
+from datamill.settings import Settings
+from datamill.tracking import Session, Tracker, current_session, redact, replay
+from tests import toys
+
+STAGES = tuple(stage.name for stage in toys.PIPELINE)
+
+
+@pytest.fixture
+def root(tmp_path):
+    toys.write_params(tmp_path)
+    return tmp_path
+
+
+def settings(root, **options):
+    return Settings(num_threads=1, num_workers=1, session="one=first run", **options)
+
+
+def client(root):
+    return mlflow.MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
+
+
+def runs(root):
+    found = client(root).search_runs([client(root).get_experiment_by_name(root.name).experiment_id])
+    return {run.info.run_name: run for run in found}
+
+
+@pytest.fixture
+def dead_server():
+    """An address at which something takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+def test_each_stage_is_a_child_of_one_parent_with_params_metrics_and_files(root):
+    for stage in toys.PIPELINE:
+        execute(stage, root=root, pipeline=toys.PIPELINE, settings=settings(root))
+    found = runs(root)
+    assert set(found) == {"first run", "make", "choose", "total"}
+    parent, child = found["first run"], found["choose"]
+    assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    assert child.data.params == {"lose": "0", "fail": "false"}
+    assert child.data.metrics["in"] == 10
+    assert child.data.metrics["curve"] == 1
+    assert parent.data.params["make.num_rows"] == "10"
+    assert parent.data.metrics["total.left"] == 5
+    assert parent.info.status == "FINISHED"
+    assert {file.path for file in client(root).list_artifacts(child.info.run_id)} == {"choose.json"}
+    assert child.inputs.dataset_inputs[0].dataset.name == "clusters"
+
+
+def test_a_stage_that_did_not_run_shows_as_cached_and_after_a_failure_as_not_reached(root):
+    execute(toys.PIPELINE[0], root=root, pipeline=toys.PIPELINE, settings=settings(root))
+    assert runs(root)["first run"].data.tags["stage.total"] == "cached"
+    toys.write_params(root, fail=True)
+    with pytest.raises(Exception, match="No space left"):
+        execute(toys.PIPELINE[1], root=root, pipeline=toys.PIPELINE, settings=settings(root))
+    parent = runs(root)["first run"]
+    tags = {name: parent.data.tags[f"stage.{name}"] for name in STAGES}
+    assert tags == {"make": "executed", "choose": "failed", "total": "not reached"}
+    assert parent.info.status == "FAILED"
+
+
+def test_a_closed_session_carries_the_metrics_of_cached_stages(root):
+    tracker = Tracker(root, settings(root), Session("one", "first run"), "flow", STAGES)
+    path = tracker.close_session(statuses={"make": "cached"}, summary={"make.num_rows": 10.0}, note="- make: cached")
+    parent = runs(root)["first run"]
+    assert path is not None
+    assert path.endswith(parent.info.run_id)
+    assert parent.data.metrics == {"make.num_rows": 10.0}
+
+
+@pytest.mark.parametrize("uri", ["closed", "silent"])
+def test_a_dead_server_costs_under_five_seconds_and_nothing_is_lost(root, dead_server, uri, capsys, monkeypatch):
+    address = dead_server if uri == "silent" else "http://someone:secret@127.0.0.1:9"
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "3")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    start = time.monotonic()
+    execute(toys.PIPELINE[0], root=root, pipeline=toys.PIPELINE, settings=settings(root, tracking_uri=address))
+    assert time.monotonic() - start < 5
+    warning = capsys.readouterr().err
+    assert "does not answer" in warning
+    assert "secret" not in warning
+    (spool,) = (root / ".datamill/spool").iterdir()
+    kinds = [json.loads(line)["kind"] for line in (spool / "events.jsonl").read_text().splitlines()]
+    assert kinds == ["start", "metrics", "dataset", "artifact", "finish"]
+    assert "secret" not in "".join(path.read_text() for path in spool.glob("*.json*"))
+
+    (root / "reports/make.json").write_text("{}")  # the next run replaces the file; the spool kept its own copy
+    assert replay(root=root, settings=settings(root)) == 1
+    run = runs(root)["make"]
+    assert run.data.metrics["num_rows"] == 10
+    local = client(root).download_artifacts(run.info.run_id, "make.json", str(root))
+    assert json.loads(Path(local).read_text()) == {"num_rows": 10, "kind": "toy"}
+    assert list((root / ".datamill/spool").iterdir()) == []
+
+
+def test_two_stages_at_once_share_one_parent_in_a_new_database(root):
+    def track(name):
+        tracker = Tracker(root, settings(root), Session("one", "first run"), name, STAGES)
+        tracker.start(params={"a": 1})
+        tracker.finish(status="executed")
+
+    threads = [threading.Thread(target=track, args=(name,)) for name in STAGES]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(runs(root)) == 4
+    assert not (root / ".datamill/spool").exists()
+
+
+def test_a_session_comes_from_the_environment_or_stands_alone():
+    assert current_session(Settings(session="k=n")) == Session("k", "n")
+    assert current_session(Settings()).name in {"single stage", "dvc repro"}
+
+
+def test_passwords_are_cut_from_addresses():
+    assert redact("http://user:secret@host:1/x and s3://a:b@c") == "http://host:1/x and s3://c"
+
+
+def test_tracking_can_be_switched_off(root):
+    execute(toys.PIPELINE[0], root=root, pipeline=toys.PIPELINE, settings=Settings(tracking=False, num_threads=1))
+    assert not (root / "mlflow.db").exists()
+    assert os.path.isdir(root / "data/make/rows")
