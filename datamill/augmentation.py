@@ -77,7 +77,9 @@ def load_policy(path: Path, *, rows: NDArray[np.float32] | None = None) -> Augme
     try:
         policy = Policy.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        raise DataError(f"{path} is no augmentation policy ({error.error_count()} faults); run augment again") from error
+        raise DataError(
+            f"{path} is no augmentation policy ({error.error_count()} faults); run augment again"
+        ) from error
     if policy.kind == "image":
         return ImageAugmenter(policy)
     assert rows is not None or not policy.transforms, "a table's policy needs rows to learn the columns' scales from"

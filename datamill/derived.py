@@ -44,7 +44,9 @@ def sample_table(
     contents = payload_hashes(payload)
     return pa.table(
         {
-            "sample_id": [samples.sample_id(source, content) for source, content in zip(sources, contents, strict=True)],
+            "sample_id": [
+                samples.sample_id(source, content) for source, content in zip(sources, contents, strict=True)
+            ],
             "source": pa.array(sources, pa.string()),
             "content_hash": pa.array(contents, pa.string()),
             "label": pa.array(labels, pa.string()),

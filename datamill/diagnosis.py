@@ -18,6 +18,8 @@ from datamill.training.history import EpochResult, best_epoch
 Severity = Literal["ok", "note", "warning", "critical"]
 SEVERITIES: tuple[Severity, ...] = ("critical", "warning", "note", "ok")  # worst first
 MIN_EPOCHS = 5  # fewer make no curve to judge
+LOSS_FLOOR = 1e-3  # nats; shares of a loss below it would be shares of nothing
+NORM_FLOOR = 1e-9
 TAIL_SHARE = 0.2  # share of the epochs at the end that says whether a run was still improving
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -109,7 +111,7 @@ def check_finite(history: Sequence[EpochResult]) -> Finding:
         "critical",
         f"{', '.join(names)} is not finite from epoch {first.epoch} on",
         {"first_epoch": first.epoch, "epochs": len(broken)},
-        "Lower train.peak_lr, lengthen train.warmup_share, set train.max_gradient_norm; look for extreme feature values.",
+        "Lower train.peak_lr, lengthen train.warmup_share, set train.max_gradient_norm; look for extreme features.",
     )
 
 
@@ -123,7 +125,7 @@ def check_underfitting(history: Sequence[EpochResult], *, thresholds: Thresholds
         "warning" if accuracy < thresholds.min_train_accuracy else "ok",
         summary,
         evidence,
-        "Raise train.network.width or depth, train longer, weaken augmentation, dropout or weight decay; check the labels.",
+        "Raise train.network.width or train.epochs, weaken augmentation, dropout or weight decay; check the labels.",
     )
 
 
@@ -132,7 +134,7 @@ def check_gradients(history: Sequence[EpochResult], *, thresholds: Thresholds) -
     norms = [result.gradient_norm for result in history]
     median, largest = statistics.median(norms), max(norms)
     is_learning = history[-1].train_accuracy < thresholds.min_train_accuracy
-    growth = largest / median if median > 0 else 0.0
+    growth = largest / max(median, NORM_FLOOR)
     vanishing = _found(
         "vanishing_gradients",
         "warning" if is_learning and median < thresholds.min_gradient_norm else "ok",
@@ -172,7 +174,7 @@ def check_overfitting(history: Sequence[EpochResult], *, losses: Sequence[float]
     last = history[-1]
     gap = last.train_accuracy - (last.validation_accuracy or 0.0)
     lowest = min(losses)
-    rise = losses[-1] / lowest - 1 if lowest > 0 else 0.0
+    rise = (losses[-1] - lowest) / max(lowest, LOSS_FLOOR)
     evidence = {
         "accuracy_gap": gap,
         "gap_limit": thresholds.max_accuracy_gap,
@@ -181,7 +183,7 @@ def check_overfitting(history: Sequence[EpochResult], *, losses: Sequence[float]
     }
     summary = (
         f"accuracy is {gap:.3f} higher on training than on validation rows (at most {thresholds.max_accuracy_gap:g} "
-        f"expected); validation loss ended {rise:.1%} above its lowest (at most {thresholds.max_loss_rise:.0%} expected)"
+        f"expected); validation loss ended {rise:.1%} above its lowest (at most {thresholds.max_loss_rise:.0%})"
     )
     is_over = gap > thresholds.max_accuracy_gap or rise > thresholds.max_loss_rise
     return _found(
@@ -195,11 +197,10 @@ def check_overfitting(history: Sequence[EpochResult], *, losses: Sequence[float]
 
 
 def check_noise(losses: Sequence[float], *, thresholds: Thresholds) -> Finding:
-    """Whether the validation loss jumps about in the second half: mean second difference, which a trend does not move."""
+    """Whether the validation loss zigzags in the second half: its mean second difference, which no trend moves."""
     late = losses[-max(3, len(losses) // 2) :]
     bends = [abs(after - 2 * here + before) / 2 for before, here, after in zip(late, late[1:], late[2:], strict=False)]
-    level = statistics.fmean(late)
-    noise = statistics.fmean(bends) / level if level > 0 else 0.0
+    noise = statistics.fmean(bends) / max(statistics.fmean(late), LOSS_FLOOR)
     return _found(
         "noisy_validation",
         "note" if noise > thresholds.max_validation_noise else "ok",
@@ -214,7 +215,7 @@ def check_late_improvement(losses: Sequence[float], *, thresholds: Thresholds) -
     """Whether the validation loss was still falling when the run ended."""
     tail = max(1, round(TAIL_SHARE * len(losses)))
     before, overall = min(losses[:-tail]), min(losses)
-    fall = 1 - overall / before if before > 0 else 0.0
+    fall = (before - overall) / max(before, LOSS_FLOOR)
     return _found(
         "stopped_too_early",
         "note" if fall > thresholds.max_late_improvement else "ok",
@@ -230,7 +231,7 @@ def check_loading(times: Mapping[str, float], *, thresholds: Thresholds) -> Find
     share = times["loading_share"]
     return _found(
         "slow_loading",
-        "warning" if share > thresholds.max_loading_share else "ok",
+        "note" if share > thresholds.max_loading_share else "ok",
         f"{share:.0%} of training time was spent waiting for batches, at most {thresholds.max_loading_share:.0%} "
         f"expected; a step took {times['step_ms_median']:.1f} ms (median)",
         {"loading_share": share, "limit": thresholds.max_loading_share, "step_ms_median": times["step_ms_median"]},

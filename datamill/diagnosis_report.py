@@ -51,10 +51,8 @@ def _run(history: Sequence[EpochResult], *, times: Mapping[str, float] | None) -
     best = history[best_epoch(history) - 1]
     rows = ["| epoch | train loss | validation loss | train accuracy | validation accuracy |", "|---|--:|--:|--:|--:|"]
     for name, result in (("first", history[0]), ("best", best), ("last", history[-1])):
-        losses = f"{result.train_loss:.4f} | {_number(result.validation_loss)}"
-        rows.append(
-            f"| {name} ({result.epoch}) | {losses} | {result.train_accuracy:.4f} | {_number(result.validation_accuracy)} |"
-        )
+        cells = (result.train_loss, result.validation_loss, result.train_accuracy, result.validation_accuracy)
+        rows.append(f"| {name} ({result.epoch}) | {' | '.join(map(_number, cells))} |")
     lines = ["\n".join(rows)]
     if times is not None:
         lines.append(

@@ -2,6 +2,7 @@
 
 # Shapes: B batch, N samples, K classes.
 
+import hashlib
 import logging
 import time
 import warnings
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from datamill.errors import StageError
-from datamill.networks import to_input
+from datamill.networks import NetworkSpec, to_input
 from datamill.shards.native import Shard
 
 INPUT, LOGITS, PROBABILITIES = "input", "logits", "probabilities"
@@ -124,7 +125,7 @@ def check_parity(session: onnxruntime.InferenceSession, *, network: nn.Module, s
         with torch.inference_mode():
             wanted_BK = torch.softmax(network(x), dim=1).numpy()
         found_BK = run_session(session, x=x.contiguous().numpy())
-        largest = max(largest, float(np.abs(found_BK - wanted_BK).max()))
+        largest = float(np.maximum(largest, np.abs(found_BK - wanted_BK).max()))  # keeps NaN, unlike max
         agreeing += int((found_BK.argmax(axis=1) == wanted_BK.argmax(axis=1)).sum())
     return Parity(samples=shard.num_rows, max_difference=largest, agreement=agreeing / max(1, shard.num_rows))
 
@@ -141,6 +142,12 @@ def require_parity(parity: Parity, *, max_difference: float) -> None:
             f"{parity.samples} test samples (same class for {parity.agreement:.2%}), more than export.max_difference "
             f"{max_difference:.3g}; nothing was exported. Raise the limit if that is acceptable, or report the network"
         )
+
+
+def parity_metrics(parity: Parity) -> dict[str, float]:
+    """Parity as the stage's metrics; the difference to three significant digits, below which it is noise."""
+    difference = float(f"{parity.max_difference:.3g}")
+    return {"samples": parity.samples, "max_difference": difference, "agreement": round(parity.agreement, 6)}
 
 
 def measure_latency(
@@ -162,6 +169,46 @@ def network_rows(shard: Shard, *, count: int) -> NDArray[np.float32]:
     """``count`` network inputs: rows of a shard from the first on, repeated when it has fewer."""
     rows = np.arange(count) % shard.num_rows
     return to_input(shard.x[rows]).contiguous().numpy()
+
+
+def describe_interface(
+    spec: NetworkSpec, *, example: NDArray[np.float32], probabilities: NDArray[np.float32], preprocessor_sha256: str
+) -> dict[str, Any]:
+    """What a caller of the model must know, as JSON values.
+
+    Args:
+        spec: The network.
+        example: One network input, shape (1, ...).
+        probabilities: What the model answers to it, shape (1, K): a caller can check its own set-up against them.
+        preprocessor_sha256: Hash of the preprocessor that the network was trained behind.
+    """
+    batch_shape = ["batch", *example.shape[1:]]
+    given = {"name": INPUT, "dtype": "float32", "shape": batch_shape}
+    outputs = [
+        {"name": name, "dtype": "float32", "shape": ["batch", spec.num_classes]} for name in (LOGITS, PROBABILITIES)
+    ]
+    return {
+        "network": spec.kind,
+        "sample": {"shape": list(spec.shape), "dtype": "uint8" if spec.is_image else "float32"},
+        "input": given,
+        "outputs": outputs,
+        "classes": list(spec.classes),
+        "preprocessing": _preprocessing(spec),
+        "preprocessor_sha256": preprocessor_sha256,
+        "normalisation": {"is_inside_the_model": True, "mean": list(spec.mean), "std": list(spec.std)},
+        "example": {
+            "sha256": hashlib.sha256(example.tobytes()).hexdigest(),
+            "probabilities": [round(float(value), 6) for value in probabilities[0]],
+        },
+    }
+
+
+def _preprocessing(spec: NetworkSpec) -> str:
+    if not spec.is_image:
+        return "Rows must have gone through the fitted preprocessor, which scales numbers and encodes categories."
+    height, width, channels = spec.shape
+    colour = "grey" if channels == 1 else "RGB"
+    return f"Pixels from 0 to 255, {colour}, resized to {height} x {width} px, channels first; the model normalises inside."
 
 
 def _strip_graph(graph: onnx.GraphProto) -> None:

@@ -55,7 +55,7 @@ class PartsWriter:
         """Start an empty parts folder; ``folder`` must not hold anything yet."""
         self._folder = folder
         self._dataset = dataset
-        self._schema = dataset.schema()
+        self._schema = dataset.arrow_schema()
         self._pending: list[pa.Table] = []
         self._pending_rows = 0
         self._pending_bytes = 0
@@ -165,7 +165,7 @@ def iter_tables(folder: Path, *, columns: Sequence[str] | None = None, rows: int
 
 def read_table(folder: Path, *, columns: Sequence[str] | None = None) -> pa.Table:
     """The samples, or some of their columns, at once: for light columns and small data."""
-    schema = read_manifest(folder).dataset.schema()
+    schema = read_manifest(folder).dataset.arrow_schema()
     if columns is not None:
         schema = pa.schema([schema.field(name) for name in columns])
     return pa.concat_tables([schema.empty_table(), *iter_tables(folder, columns=columns, rows=MAX_ROWS)])

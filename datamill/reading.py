@@ -45,7 +45,7 @@ def read_samples(
     columns: Sequence[str] | None = None,
 ) -> pa.Table:
     """``iter_samples`` as one table: for light columns and small data."""
-    schema = parts.read_manifest(folders[0]).dataset.schema()
+    schema = parts.read_manifest(folders[0]).dataset.arrow_schema()
     if columns is not None:
         schema = pa.schema([schema.field(name) for name in columns])
     return pa.concat_tables(

@@ -54,7 +54,7 @@ class Dataset(BaseModel):
     features: tuple[Feature, ...] = ()
     """A table's columns; empty for images."""
 
-    def schema(self) -> pa.Schema:
+    def arrow_schema(self) -> pa.Schema:
         """Columns of a part: identity, then payload."""
         if self.modality == "image":
             return pa.schema([*IDENTITY_FIELDS, pa.field("image", IMAGE_TYPE, nullable=False)])

@@ -68,7 +68,15 @@ def write_sheet(
         row, column = divmod(index, columns)
         y, x = top + row * row_height, MARGIN + column * (cell + GAP)
         _paste(page, picture, y=y, x=x, side=cell, colour=frames[index])
-        _text(figure, _cut(titles[index], width=cell + GAP), y=y + cell + 3, x=x + cell / 2, size=7.5, colour=inks[index], align="center")
+        _text(
+            figure,
+            _cut(titles[index], width=cell + GAP),
+            y=y + cell + 3,
+            x=x + cell / 2,
+            size=7.5,
+            colour=inks[index],
+            align="center",
+        )
     figure.figimage(page, resize=False, zorder=-1)
     _save(figure, path)
 
@@ -101,7 +109,9 @@ def write_strips(
         axes.axhline(line, color=FRAME_COLOUR, linewidth=0.8, zorder=0)
     axes.scatter(before[:, : len(drawn)].T, np.repeat(lines, len(before)) - 0.13, s=14, color=BEFORE, label="original")
     if after is not None:
-        axes.scatter(after[:, : len(drawn)].T, np.repeat(lines, len(after)) + 0.17, s=11, color=AFTER, label="augmented")
+        axes.scatter(
+            after[:, : len(drawn)].T, np.repeat(lines, len(after)) + 0.17, s=11, color=AFTER, label="augmented"
+        )
     axes.set_yticks(lines, [name[:32] for name in drawn], fontsize=8)
     axes.set_ylim(len(drawn) - 0.4, -0.6)
     hidden = f"; first {len(drawn)} of {len(names)} features" if len(drawn) < len(names) else ""
@@ -143,7 +153,7 @@ def _paste(page: NDArray[np.uint8], picture: NDArray[np.uint8], *, y: int, x: in
 
 def _cut(title: str, *, width: int) -> str:
     """The title with every line cut to what fits in ``width`` px."""
-    fits = int(width / (7.5 * POINT * 0.62))
+    fits = int(width / (7.5 * POINT * 0.58))
     return "\n".join(line if len(line) <= fits else line[: fits - 1] + "…" for line in title.split("\n"))
 
 
@@ -169,8 +179,10 @@ def _heading_width(heading: str) -> int:
 def _text(figure: Figure, text: str, *, y: float, x: float, size: float, colour: str, align: str) -> None:
     """Text with its upper edge at ``y`` px from the top; a dollar sign is a dollar sign, not mathematics."""
     height, width = figure.get_figheight() * DPI, figure.get_figwidth() * DPI
-    style = {"fontsize": size, "color": colour, "ha": align, "va": "top", "linespacing": 1.15, "parse_math": False}
-    figure.text(x / width, 1 - y / height, text, **style)
+    drawn = figure.text(
+        x / width, 1 - y / height, text, fontsize=size, color=colour, ha=align, va="top", linespacing=1.15
+    )
+    drawn.set_parse_math(False)
 
 
 def _save(figure: Figure, path: Path) -> None:

@@ -91,7 +91,6 @@ class Context:
         num_workers: Processes or threads for independent pieces of work; at least 1.
         tracker: Receives numbers and files.
         scratch: A folder for checkpoints, empty unless a run with equal inputs, parameters and code was killed.
-        tracker: Receives numbers and files.
         progress: Wraps iterables of long work.
     """
 

@@ -1,22 +1,15 @@
-"""From training samples to judged synthetic samples: what the generators and the gate need from the data around them."""
+"""From training samples to judged synthetic ones: generators and gate know points, this module knows samples."""
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from datamill import derived, sheets
+from datamill import derived
 from datamill.generators import Generator, Rows, gate
 from datamill.preprocessing import Preprocessor
-from datamill.samples import Dataset
-
-NUM_SHOWN = 6  # real and synthetic pictures of each class on the sheet
-REAL_COLOUR, KEPT_COLOUR, REJECTED_COLOUR = "#868e96", "#2b8a3e", "#c92a2a"
 
 
 @dataclass(frozen=True)
@@ -44,13 +37,23 @@ class Candidates:
 
 
 def choose_real(
-    labels: Mapping[str, str], *, classes: Sequence[str], max_rows: int, rng: np.random.Generator
+    labels: Mapping[str, str], *, sizes: Mapping[str, int], min_rows: int, max_rows: int, rng: np.random.Generator
 ) -> dict[str, list[str]]:
-    """At most ``max_rows`` training ids of each class, in random order."""
-    members: dict[str, list[str]] = {name: [] for name in classes}
+    """At most ``max_rows`` training ids of each class, in random order; classes below ``min_rows`` are left out.
+
+    Args:
+        labels: Label by id.
+        sizes: Training samples by class.
+        min_rows: Fewest samples of a class that can be judged (count).
+        max_rows: Most samples of a class that are read, raised to ``min_rows`` (count).
+        rng: Source of the order.
+    """
+    members: dict[str, list[str]] = {name: [] for name in sizes}
     for key, label in labels.items():
         members[label].append(key)
-    return {name: [keys[place] for place in rng.permutation(len(keys))[:max_rows]] for name, keys in members.items()}
+    limit = max(max_rows, min_rows)
+    orders = {name: rng.permutation(len(keys))[:limit] for name, keys in members.items()}
+    return {name: [members[name][row] for row in order] for name, order in orders.items() if len(order) >= min_rows}
 
 
 def read_real(
@@ -140,58 +143,3 @@ def generate(
         origin="synthetic",
     )
     return Candidates(label=label, table=table, verdict=verdict)
-
-
-def report(judged: Sequence[Candidates], *, skipped: Mapping[str, int], real: Mapping[str, RealClass]) -> dict[str, Any]:
-    """Numbers for the stage's metrics: all candidates, then class by class."""
-    reasons = Counter(reason for one in judged for reason in one.verdict.reasons)
-    classes: dict[str, Any] = {label: {"train_rows": rows, "skipped": "class_too_small"} for label, rows in skipped.items()}
-    for one in judged:
-        classes[one.label] = {
-            "train_rows": len(real[one.label].ids),
-            "candidates": one.table.num_rows,
-            "admitted": one.verdict.reasons.count(""),
-            "density": round(one.verdict.density, 4),
-            "coverage": round(one.verdict.coverage, 4),
-            "expected_coverage": round(one.verdict.expected_coverage, 4),
-        }
-    return {
-        "candidates": sum(reasons.values()),
-        "admitted": reasons.pop("", 0),
-        "reasons": dict(sorted(reasons.items())),
-        "classes": classes,
-    }
-
-
-def write_sheet(
-    path: Path, *, judged: Sequence[Candidates], originals: Mapping[str, pa.Table], dataset: Dataset, heading: str
-) -> None:
-    """Draw a row per class: real samples, then synthetic ones with the gate's verdict.
-
-    Args:
-        path: The PNG file.
-        judged: Candidates of each class.
-        originals: ``NUM_SHOWN`` or fewer real samples of each class, with payload.
-        dataset: What the payload is.
-        heading: The first line of the sheet.
-    """
-    from datamill.modalities import modality_of
-
-    blank = np.full((8, 8, 3), 255, np.uint8)
-    pictures, titles, colours = [], [], []
-    for one in judged:
-        shown = one.table.slice(0, NUM_SHOWN)
-        reasons = one.verdict.reasons[:NUM_SHOWN]
-        for table, names in (
-            (originals[one.label], ["real"] * originals[one.label].num_rows),
-            (shown, [reason or "admitted" for reason in reasons]),
-        ):
-            missing = NUM_SHOWN - table.num_rows
-            pictures += [*modality_of(dataset).pictures(table, dataset=dataset), *[blank] * missing]
-            titles += [*[f"{one.label}: {name.replace('_', ' ')}" for name in names], *[""] * missing]
-            colours += [*[_colour(name) for name in names], *["#ffffff"] * missing]
-    sheets.write_sheet(path, pictures, titles, 2 * NUM_SHOWN, heading, colours=colours)
-
-
-def _colour(name: str) -> str:
-    return {"real": REAL_COLOUR, "admitted": KEPT_COLOUR}.get(name, REJECTED_COLOUR)

@@ -1,6 +1,6 @@
 """``python -m tasks STAGE`` runs one stage in the current workspace; ``dvc.yaml`` calls it.
 
-``render`` writes ``dvc.yaml``; ``render --check`` only compares. ``observe`` is the first stage of workspaces outside
+``all`` runs every stage in order and skips nothing, for places without DVC. ``render`` writes ``dvc.yaml``; ``render --check`` only compares. ``observe`` is the first stage of workspaces outside
 the checkout: it records the code and the remote source that DVC cannot hash.
 """
 
@@ -13,7 +13,7 @@ from datamill.errors import DatamillError
 from datamill.execute import execute
 from tasks import PIPELINE, ingest
 
-DVC_VERBS = ("render", "observe")
+OTHER_VERBS = ("all", "render", "observe")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -26,6 +26,9 @@ def main(arguments: list[str] | None = None) -> int:
             dvcfile.check(text, root=root) if options.check else dvcfile.write(text, root=root)
         elif options.verb == "observe":
             dvcfile.observe(PIPELINE, root=root, source=_source_fingerprint(root))
+        elif options.verb == "all":
+            for stage in PIPELINE:
+                execute(stage, root=root, pipeline=PIPELINE)
         else:
             _run(options.verb, root=root)
     except DatamillError as error:
@@ -46,7 +49,7 @@ def rendered(root: Path) -> str:
     params = config.load_params([ingest.STAGE], root=root, others=[stage.name for stage in PIPELINE])["ingest"]
     assert isinstance(params, ingest.IngestParams)
     return dvcfile.render(
-        PIPELINE, root=root, sources=sources.local_paths(params.source), remote=sources.is_remote(params.source)
+        PIPELINE, root=root, sources=sources.local_paths(params), remote=sources.is_remote(params)
     )
 
 
@@ -62,7 +65,7 @@ def _source_fingerprint(root: Path) -> str:
 
     params = config.load_params(PIPELINE, root=root)["ingest"]
     assert isinstance(params, ingest.IngestParams)
-    return sources.fingerprint(params.source)
+    return sources.fingerprint(params)
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -73,7 +76,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "verb", choices=[*(stage.name for stage in PIPELINE), *DVC_VERBS], metavar="STAGE|render|observe"
+        "verb", choices=[*(stage.name for stage in PIPELINE), *OTHER_VERBS], metavar="STAGE|all|render|observe"
     )
     parser.add_argument("--root", type=Path, default=Path(), help="the workspace (default: here)")
     parser.add_argument("--check", action="store_true", help="with render: compare, write nothing")

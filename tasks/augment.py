@@ -47,6 +47,8 @@ def augment(
 ) -> Metrics:
     """Check the augmentation policy on real training samples, preview it, and write copies where asked.
 
+    A policy is checked by running it, so that a misspelt or unfit one stops here and not in training.
+
     Raises:
         ParamsError: A transform or an argument is unknown or wrong, changes the shape or type of a real sample, or
             copies are asked for without any transform.
@@ -78,14 +80,11 @@ def augment(
     )
     derived.check_on_images(augmenter, table=shown)
     policies.save_policy(policy, policy=chosen)
-    write_preview(
-        preview, shown=shown, labels=labels, policy=chosen, augmenter=augmenter, dataset=dataset, train=train
-    )
+    write_preview(preview, shown=shown, labels=labels, policy=chosen, augmenter=augmenter, dataset=dataset, train=train)
 
     num_copies = 0
-    parents = labels if params.copies_per_sample else {}
     with parts.PartsWriter(copies, dataset=dataset) as writer:
-        tables = reading.iter_samples([samples], wanted=parents, repairs=repairs)
+        tables = reading.iter_samples([samples], wanted=labels, repairs=repairs) if params.copies_per_sample else ()
         for table in context.progress(tables, total=None, label="copying"):
             for copied in derived.copies_of(
                 table, augmenter=augmenter, dataset=dataset, labels=labels, num_copies=params.copies_per_sample

@@ -1,12 +1,15 @@
 """Stage synthesize: synthetic training samples of each class, and the gate that keeps bad ones out."""
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from datamill import catalog
 from datamill.stage import Context, Metrics, Params, Stage
+
+if TYPE_CHECKING:
+    from datamill.generators import Generator, Rows
 
 
 class PcaParams(Params):
@@ -57,7 +60,7 @@ class SynthesizeParams(Params):
 
     method: Literal["off", "pca", "vae"]
     """Generator: off, pca (class-conditional PCA) or vae (conditional variational autoencoder)."""
-    samples_per_class: NonNegativeInt | None
+    samples_per_class: PositiveInt | None
     """Candidates per class (count); null where share is given."""
     share: float | None = Field(gt=0, le=10)
     """Candidates per class as a share of its training samples; null where samples_per_class is given."""
@@ -98,18 +101,93 @@ def synthesize(
 
     Candidates are new, so the ledger answers for them alone: one row each, admitted or dropped with a reason.
     """
+    from collections import Counter
+
     import numpy as np
 
-    from datamill import derived, parts, reading, synthesis
+    from datamill import admission, derived, parts, reading, synthesis
     from datamill.generators import gate
     from datamill.preprocessing import load_preprocessor
 
     dataset = parts.read_manifest(samples).dataset
-    fitted = load_preprocessor(preprocessor)
+    space = load_preprocessor(preprocessor)
+    rules = gate.Rules(**params.gate.model_dump(exclude={"held_out_share"}))
     labels = derived.train_labels(audited) if params.method != "off" else {}
+    counts = Counter(labels.values())
+    sizes = {name: counts[name] for name in dataset.classes if labels}
     chosen = synthesis.choose_real(
         labels,
-        classes=dataset.classes,
+        sizes=sizes,
+        min_rows=gate.min_rows(num_neighbors=rules.num_neighbors),
         max_rows=params.max_rows_per_class,
         rng=np.random.default_rng([params.seed, 0]),
     )
+    wanted = {key for ids in chosen.values() for key in ids}
+    tables = reading.iter_samples([samples], wanted=wanted, repairs=repairs) if wanted else ()
+    real = synthesis.read_real(
+        context.progress(tables, total=None, label="reading"),
+        chosen=chosen,
+        preprocessor=space,
+        held_out_share=params.gate.held_out_share,
+        num_neighbors=rules.num_neighbors,
+    )
+
+    judged = []
+    generator = _fit(synthesis.fitting_rows(real), params=params, context=context) if real else None
+    for label in context.progress(real, total=len(real), label="generating"):
+        assert generator is not None
+        seeds = np.random.SeedSequence([params.seed, 1, dataset.classes.index(label)])
+        candidates = synthesis.generate(
+            label,
+            generator=generator,
+            real=real[label],
+            preprocessor=space,
+            rules=rules,
+            method=params.method,
+            count=params.samples_per_class or max(1, round((params.share or 0) * sizes[label])),
+            seed=int(seeds.generate_state(1)[0]),
+        )
+        judged.append(candidates)
+
+    admission.write_admitted(synthetic, judged=judged, dataset=dataset)
+    admission.write_admissions(admissions, judged=judged)
+    admission.check_admissions(synthetic, admissions)
+    admission.write_sheet(
+        sheet, judged=judged, real=real, folder=samples, repairs=repairs, dataset=dataset, method=params.method
+    )
+    skipped = {label: rows for label, rows in sizes.items() if label not in real}
+    return {"method": params.method, **admission.report(judged, skipped=skipped, real=real)}
+
+
+def _fit(rows: "Rows", *, params: SynthesizeParams, context: Context) -> "Generator":
+    """The configured generator, fitted."""
+    if params.method == "pca":
+        from datamill.generators.pca import fit_pca
+
+        return fit_pca(rows, **params.pca.model_dump())
+    from datamill.generators.vae import fit_vae
+
+    return fit_vae(
+        rows,
+        **params.vae.model_dump(),
+        seed=params.seed,
+        device=context.device,
+        track=lambda epochs: context.progress(epochs, total=params.vae.epochs, label="fitting the VAE"),
+    )
+
+
+STAGE = Stage(
+    run=synthesize,
+    params=SynthesizeParams,
+    inputs={
+        "samples": catalog.INGEST_SAMPLES,
+        "repairs": catalog.CLEAN_REPAIRS,
+        "audited": catalog.AUDIT_LEDGER,
+        "preprocessor": catalog.PREPROCESS_STATE,
+    },
+    outputs={
+        "synthetic": catalog.SYNTHESIZE_SAMPLES,
+        "admissions": catalog.SYNTHESIZE_ADMISSIONS,
+        "sheet": catalog.SYNTHESIZE_SHEET,
+    },
+)

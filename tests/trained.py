@@ -87,9 +87,7 @@ def _train(
     return workspace
 
 
-def _fit(
-    spec: NetworkSpec, *, x: NDArray[np.generic], label: NDArray[np.int32], steps: int
-) -> dict[str, torch.Tensor]:
+def _fit(spec: NetworkSpec, *, x: NDArray[np.generic], label: NDArray[np.int32], steps: int) -> dict[str, torch.Tensor]:
     torch.manual_seed(0)
     network = build(spec)
     optimizer = torch.optim.Adam(network.parameters(), lr=0.02)

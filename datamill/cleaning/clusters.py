@@ -17,4 +17,15 @@ def first_of_cluster(pairs: NDArray[np.int64], *, num_samples: int) -> NDArray[n
     count, component = connected_components(links, directed=False)
     first = np.full(count, num_samples, np.int64)
     np.minimum.at(first, component, np.arange(num_samples))
-    return first[component]
+    return np.asarray(first[component], np.int64)
+
+
+def leak_groups(pairs: NDArray[np.int64], *, content: NDArray[np.int64]) -> NDArray[np.int64]:
+    """First row of the group each sample shares a side of the split with, shape ``(N,)``.
+
+    Args:
+        pairs: Rows that are near-duplicates, shape ``(P, 2)``.
+        content: First row with each sample's content, shape ``(N,)``; exact copies always share a group.
+    """
+    copies = np.stack([np.arange(len(content)), content], axis=1)
+    return first_of_cluster(np.concatenate([pairs, copies]), num_samples=len(content))

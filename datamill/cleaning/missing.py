@@ -28,8 +28,8 @@ def impute_numbers(
 
     Args:
         values: Shape ``(N, D)``.
-        policy: ``mean``, ``median`` or ``mode`` of the column; ``interpolate`` linearly between the rows before and after;
-            ``knn``, the mean of the nearest rows; ``regression`` of each column on the others, in rounds.
+        policy: ``mean``, ``median`` or ``mode`` of the column; ``interpolate`` linearly between the rows before and
+            after; ``knn``, the mean of the nearest rows; ``regression`` of each column on the others, in rounds.
         fit_on: Rows the estimates are learnt from, shape ``(N,)``.
         order: The rows in the order in which they follow each other (``interpolate`` only), shape ``(N,)``.
         neighbors: Rows that vote (``knn`` only).
@@ -48,8 +48,8 @@ def impute_numbers(
         columns = [_interpolated(column, fit_on=fit_on, order=order) for column in known[:, usable].T]
         estimate = np.stack(columns, axis=1) if columns else known[:, usable]
     else:
-        statistic = {"mean": np.nanmean, "median": np.nanmedian, "mode": _modes}[policy]
-        estimate = np.broadcast_to(statistic(known[fit_on][:, usable], axis=0), (len(values), int(usable.sum())))
+        statistics = {"mean": _means, "median": _medians, "mode": _modes}[policy](known[fit_on][:, usable])
+        estimate = np.broadcast_to(statistics, (len(values), len(statistics)))
     filled = values.copy()
     filled[:, usable] = np.where(np.isnan(values[:, usable]), estimate, values[:, usable])
     return filled
@@ -80,7 +80,9 @@ def _modelled(
     centre = np.nanmean(known[fit_on], axis=0)
     spread = np.nanstd(known[fit_on], axis=0)
     scale = np.where(spread > 0, spread, 1.0)
-    imputer: Any = KNNImputer(n_neighbors=neighbors) if policy == "knn" else IterativeImputer(max_iter=ROUNDS, random_state=0)
+    imputer: Any = (
+        KNNImputer(n_neighbors=neighbors) if policy == "knn" else IterativeImputer(max_iter=ROUNDS, random_state=0)
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the last round's estimates serve
         estimate = imputer.fit((known[fit_on] - centre) / scale).transform((known - centre) / scale)
@@ -99,11 +101,18 @@ def _interpolated(
     return result
 
 
-def _modes(values: NDArray[np.float64], *, axis: int) -> NDArray[np.float64]:
+def _means(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(np.nanmean(values, axis=0), np.float64)
+
+
+def _medians(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(np.nanmedian(values, axis=0), np.float64)
+
+
+def _modes(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Most frequent known value of each column; the smallest among equals."""
-    del axis
     modes = []
     for column in values.T:
         distinct, counts = np.unique(column[np.isfinite(column)], return_counts=True)
         modes.append(distinct[counts.argmax()])
-    return np.array(modes)
+    return np.array(modes, np.float64)

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from datamill.cleaning.clusters import first_of_cluster
+from datamill.cleaning.observing import Observed
 from datamill.cleaning.policies import NearPolicy
 from datamill.fates import Fates
 from datamill.ledger import Fate
@@ -26,10 +28,11 @@ def near_pairs(
 ) -> NDArray[np.int64]:
     """Pairs of near-duplicates.
 
-    Multi-index hashing: of ``max_bits + 1`` blocks of the fingerprint, at least one is equal in fingerprints that differ
-    in ``max_bits`` bits or fewer, so only samples that share a block are compared. Within such a bucket samples are
-    sorted by brightness, and each is compared with the next ``MAX_NEIGHBORS``: work grows linearly with the samples. A
-    larger bucket of samples equally bright may hide a pair; the chain of its neighbours mostly joins them all the same.
+    Multi-index hashing: of ``max_bits + 1`` blocks of the fingerprint, at least one is equal in fingerprints that
+    differ in ``max_bits`` bits or fewer, so only samples that share a block are compared. Within such a bucket samples
+    are sorted by brightness, and each is compared with the next ``MAX_NEIGHBORS``: work grows linearly with the
+    samples. A larger bucket of equally bright samples may hide a pair; its chain of neighbours mostly joins it all
+    the same.
 
     Args:
         fingerprints: Shape ``(N,)``.
@@ -59,21 +62,48 @@ def near_pairs(
     return np.stack(np.divmod(codes, max(num_samples, 1)), axis=1)
 
 
+def find_near(fates: Fates, *, observed: Observed, rows: NDArray[np.int64], policy: NearPolicy) -> NDArray[np.int64]:
+    """Pairs of surviving near-duplicates among the observed samples, shape ``(P, 2)``.
+
+    Args:
+        fates: Says who survives.
+        observed: Facts about the samples ``rows``.
+        rows: Rows that were observed, ascending, shape ``(M,)``.
+        policy: How alike they must be; without thumbnails the fingerprints must be equal.
+    """
+    eligible = np.flatnonzero(fates.surviving[rows])
+    if policy.policy == "off" or not len(eligible):
+        return np.empty((0, 2), np.int64)
+    thumbnails = observed.thumbnails
+    pairs = near_pairs(
+        observed.fingerprints[eligible],
+        thumbnails=None if thumbnails is None else thumbnails[eligible],
+        max_bits=0 if thumbnails is None else policy.max_bits,
+        max_mean_difference=policy.max_mean_difference,
+        max_pixel_difference=policy.max_pixel_difference,
+    )
+    return np.asarray(rows[eligible[pairs]], np.int64)
+
+
 def settle_near(
-    fates: Fates, *, first: NDArray[np.int64], content: NDArray[np.int64], sample_ids: Sequence[str], policy: NearPolicy
+    fates: Fates,
+    *,
+    pairs: NDArray[np.int64],
+    content: NDArray[np.int64],
+    sample_ids: Sequence[str],
+    policy: NearPolicy,
 ) -> None:
-    """Decide about near-duplicates: all of a cluster but its first and that one's exact copies.
+    """Decide about all of a cluster of near-duplicates but its first sample and that one's exact copies.
 
     Args:
         fates: Receives the decisions.
-        first: First row of each sample's cluster of near-duplicates, shape ``(N,)``.
+        pairs: Rows that are near-duplicates, each the first of its content, shape ``(P, 2)``.
         content: First row with each sample's content, shape ``(N,)``.
         sample_ids: Id of each sample.
         policy: What becomes of them.
     """
-    if policy.policy == "off":
-        return
-    rows = np.flatnonzero(first[content] != first[first[content]]).tolist()
+    first = first_of_cluster(pairs, num_samples=len(content))[content]
+    rows = np.flatnonzero(first != content).tolist()
     fate: Fate = "dropped" if policy.policy == "drop" else "kept"
     fates.decide(rows, fate=fate, reason=NEAR_DUPLICATE, details=[f"of {sample_ids[first[row]]}" for row in rows])
 
@@ -101,7 +131,8 @@ def _candidates(
 
 
 def _num_bits(values: NDArray[np.uint64]) -> NDArray[np.int64]:
-    return np.unpackbits(values.view(np.uint8).reshape(-1, 8), axis=1).sum(axis=1, dtype=np.int64)
+    bits = np.unpackbits(values.view(np.uint8).reshape(-1, 8), axis=1)
+    return np.asarray(bits.sum(axis=1), np.int64)
 
 
 def _alike(

@@ -13,7 +13,7 @@ from datamill.cleaning.policies import OutlierPolicy
 def usual_bounds(
     values: NDArray[np.float64], *, policy: OutlierPolicy, fit_on: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Smallest and largest usual value of each column, shape ``(D,)`` each; infinite where nothing is known.
+    """Smallest and largest usual value of each column, shape ``(D,)`` each; infinite where the column has no spread.
 
     Args:
         values: Shape ``(N, D)``; only finite values take part.
@@ -26,28 +26,15 @@ def usual_bounds(
     for column in values[fit_on].T:
         finite = column[np.isfinite(column)]
         if not len(finite):
-            bounds.append((-np.inf, np.inf))
+            reach, lower, upper = 0.0, 0.0, 0.0
         elif policy.method == "zscore":
-            reach = policy.max_zscore * finite.std()
-            bounds.append((finite.mean() - reach, finite.mean() + reach))
+            reach, lower, upper = policy.max_zscore * finite.std(), finite.mean(), finite.mean()
         else:
             lower, upper = np.quantile(finite, [0.25, 0.75])
             reach = policy.max_iqr * (upper - lower)
-            bounds.append((lower - reach, upper + reach))
+        bounds.append((lower - reach, upper + reach) if reach > 0 else (-np.inf, np.inf))
     low, high = np.array(bounds, np.float64).reshape(-1, 2).T
     return low, high
-
-
-def outside(
-    values: NDArray[np.float64], *, low: NDArray[np.float64], high: NDArray[np.float64]
-) -> NDArray[np.bool_]:
-    """Which values lie beyond the bounds, shape ``(N, D)``; missing ones do not.
-
-    The bounds of a constant column are its value up to rounding: a distance that rounding explains is no outlier.
-    """
-    rounding = 1e-9 * np.maximum(np.abs(low), np.abs(high))
-    slack = np.where(np.isfinite(rounding), rounding, 0.0)
-    return (values < low - slack) | (values > high + slack)
 
 
 def isolated_rows(

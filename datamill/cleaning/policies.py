@@ -23,7 +23,7 @@ class NearPolicy(Params):
     """Samples that differ hardly: images that look alike, rows that agree to 4 significant digits."""
 
     policy: Literal["drop", "group", "flag", "off"]
-    """drop: all but a cluster's first; group: keep them on one side of the split; flag: note it only; off: do not look."""
+    """drop all but a cluster's first, group (keep on one side of the split), flag (note it only), off (do not look)."""
     max_bits: Annotated[int, Field(ge=0, le=4)]
     """Bits in which two images' 64-bit difference hashes may differ (0 to 4)."""
     max_mean_difference: Share
@@ -64,3 +64,14 @@ class OutlierPolicy(Params):
         if self.method == "isolation_forest" and self.action == "clip":
             raise ValueError("isolation_forest judges whole rows and has no bound to clip to: use action drop or flag")
         return self
+
+
+class TablePolicies(Params):
+    """What becomes of a table's faulty values."""
+
+    non_finite: Literal["drop", "missing", "off"]
+    """What becomes of infinite numbers: drop the row, count them as missing, or off."""
+    outliers: OutlierPolicy
+    """Unusual numbers; judged by all rows, later test rows among them."""
+    missing: MissingPolicy
+    """Missing values; fitted on all rows, later test rows among them."""

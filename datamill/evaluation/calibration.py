@@ -1,4 +1,4 @@
-"""Whether a confidence of 80 % is right 80 % of the time."""
+"""Whether a confidence of 80% is right 80% of the time."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""How well class probabilities match the truth; one weighted implementation serves the value and every resample of it."""
+"""How well class probabilities match the truth; one weighted implementation serves the value and its resamples."""
 
 # Shapes: N samples, K classes, R resamples (columns of sample weights), G distinct scores, B confidence bins.
 
@@ -120,7 +120,8 @@ def weighted_auc(score_N: Floats, *, is_positive_N: NDArray[np.bool_], weight_NR
     """
     distinct, rank_N = np.unique(score_N, return_inverse=True)
     positive_GR, negative_GR = (
-        sum_by(rank_N[rows], values_NR=weight_NR[rows], num_groups=len(distinct)) for rows in (is_positive_N, ~is_positive_N)
+        sum_by(rank_N[rows], values_NR=weight_NR[rows], num_groups=len(distinct))
+        for rows in (is_positive_N, ~is_positive_N)
     )
     outscored_GR = np.cumsum(negative_GR, axis=0)
     num_negative_R = outscored_GR[-1].copy()

@@ -54,6 +54,33 @@ def write_rows(path: Path, rows: Sequence[Bin] | Sequence[Slice]) -> None:
     _write_csv(path, header=header, rows=[list(_rounded(row).values()) for row in rows])
 
 
+def read_confusion(path: Path, *, classes: Sequence[str]) -> NDArray[np.int64]:
+    """Test samples by true class (row) and predicted class (column), shape ``(K, K)``."""
+    number = {name: index for index, name in enumerate(classes)}
+    counts_KK = np.zeros((len(classes), len(classes)), np.int64)
+    for row in _read_csv(path):
+        counts_KK[number[row["actual"]], number[row["predicted"]]] += 1
+    return counts_KK
+
+
+def read_bins(path: Path) -> list[Bin]:
+    """The reliability bins of a ``calibration.csv``."""
+    return [Bin(float(row["confidence"]), float(row["accuracy"]), int(row["count"])) for row in _read_csv(path)]
+
+
+def read_slices(path: Path) -> list[Slice]:
+    """The slices of a ``slices.csv``."""
+    return [
+        Slice(
+            row["property"],
+            row["value"],
+            int(row["count"]),
+            *(float(row[name]) for name in ("accuracy", "low", "high")),
+        )
+        for row in _read_csv(path)
+    ]
+
+
 def confident_mistakes(predictions: Predictions, *, count: int) -> NDArray[np.int64]:
     """Rows of the ``count`` wrong predictions with the highest confidence, highest first."""
     order = np.argsort(-predictions.confidence, kind="stable")
@@ -95,7 +122,9 @@ def notes(predictions: Predictions, *, classes: Sequence[str]) -> dict[str, str]
     remarks = {}
     if missing:
         more = ", ..." if len(missing) > 5 else ""
-        remarks["classes"] = f"no test sample of {len(missing)} of {len(classes)} classes: {', '.join(missing[:5])}{more}"
+        remarks["classes"] = (
+            f"no test sample of {len(missing)} of {len(classes)} classes: {', '.join(missing[:5])}{more}"
+        )
     if len(found) == 1:
         remarks["roc_auc"] = f"left out: every test sample is of class {classes[found[0]]}"
     return remarks
@@ -110,3 +139,8 @@ def _write_csv(path: Path, *, header: Sequence[str], rows: Sequence[Sequence[Any
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
         writer.writerows(rows)
+
+
+def _read_csv(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))

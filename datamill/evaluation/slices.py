@@ -34,7 +34,9 @@ class Slice:
     high: float
 
 
-def measure(slicings: Iterable[tuple[str, Sequence[str | None]]], *, is_correct: NDArray[np.bool_], level: float) -> list[Slice]:
+def measure(
+    slicings: Iterable[tuple[str, Sequence[str | None]]], *, is_correct: NDArray[np.bool_], level: float
+) -> list[Slice]:
     """Accuracy of every slice.
 
     Args:

@@ -22,14 +22,14 @@ class Rules:
         min_coverage: Least coverage, as a share of what equally many real points would reach.
         near_copy_ratio: A candidate nearer to a training point than this share of the typical distance between
             neighbouring training points is a near copy.
-        rejects_outside: Reject candidates in no real point's ball one by one.
+        reject_outside: Reject candidates in no real point's ball one by one.
     """
 
     num_neighbors: int
     min_density: float
     min_coverage: float
     near_copy_ratio: float
-    rejects_outside: bool
+    reject_outside: bool
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def judge(
         else whole
         if whole[0]
         else ("outside_support", f"in no held-out sample's ball of {rules.num_neighbors} neighbours")
-        if rules.rejects_outside and not balls[row]
+        if rules.reject_outside and not balls[row]
         else ("", "")
         for row in range(len(candidates))
     ]
@@ -145,7 +145,7 @@ def neighbor_radii(points: NDArray[np.float32], *, num_neighbors: int) -> NDArra
 def count_balls(
     points: NDArray[np.float32], real: NDArray[np.float32], *, radii: NDArray[np.float64]
 ) -> NDArray[np.int64]:
-    """How many real points' balls hold each point, shape (M,); their mean over the neighbours asked for is the density."""
+    """How many real points' balls hold each point, shape (M,); their mean divided by k is the density."""
     balls = np.zeros(len(points), np.int64)
     for rows, block in _distances(points, real):
         balls[rows] = (block <= radii).sum(axis=1)
@@ -169,9 +169,7 @@ def expected_coverage(*, num_real: int, num_generated: int, num_neighbors: int) 
     return float(1 - np.prod((num_real - 1 - places) / (num_real - 1 + num_generated - places)))
 
 
-def _distances(
-    points: NDArray[np.float32], others: NDArray[np.float32]
-) -> Iterator[tuple[slice, NDArray[np.float64]]]:
+def _distances(points: NDArray[np.float32], others: NDArray[np.float32]) -> Iterator[tuple[slice, NDArray[np.float64]]]:
     """Euclidean distances block by block: which points, and theirs to all others, shape (B, len(others))."""
     centre = others.mean(axis=0, dtype=np.float64)  # near the origin the differences of squares keep their digits
     right = others - centre

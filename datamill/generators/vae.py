@@ -4,7 +4,8 @@ Source: D. Kingma, M. Welling, "Auto-Encoding Variational Bayes", 2014; conditio
 "Learning Structured Output Representation using Deep Conditional Generative Models", 2015.
 """
 
-# Shapes: B batch, D features of a point, K classes, L latent dimensions.
+# Shapes: B batch, N all points, D features of a point, K classes, L latent dimensions.
+# ruff: noqa: N803, N806 (tensor names carry shape suffixes)
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
@@ -26,8 +27,12 @@ class ConditionalVae(nn.Module):
     def __init__(self, *, num_features: int, num_classes: int, hidden: int, latent: int) -> None:
         """Random weights from torch's global generator."""
         super().__init__()
-        self.encoder = nn.Sequential(nn.Linear(num_features + num_classes, hidden), nn.SiLU(), nn.Linear(hidden, 2 * latent))
-        self.decoder = nn.Sequential(nn.Linear(latent + num_classes, hidden), nn.SiLU(), nn.Linear(hidden, num_features))
+        self.encoder = nn.Sequential(
+            nn.Linear(num_features + num_classes, hidden), nn.SiLU(), nn.Linear(hidden, 2 * latent)
+        )
+        self.decoder = nn.Sequential(
+            nn.Linear(latent + num_classes, hidden), nn.SiLU(), nn.Linear(hidden, num_features)
+        )
 
     def forward(self, x_BD: Tensor, class_BK: Tensor, noise_BL: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Reconstruction (B, D), and mean and log variance of the latent Gaussian (B, L)."""

@@ -23,15 +23,13 @@ from datamill.networks.mlp import MultilayerPerceptron
 
 __all__ = ["NetworkSpec", "build", "count_parameters", "design", "load_network", "read_spec", "to_input"]
 
-VERSION = 1
-
 
 class NetworkSpec(BaseModel):
     """Everything needed to build a network; with its weights it is a model."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    version: Literal[1] = VERSION
+    version: Literal[1] = 1
     kind: Literal["cnn", "mlp"]
     shape: tuple[int, ...]
     """One sample as shards store it: (H, W, C) uint8 or (D,) float32."""

@@ -2,6 +2,8 @@
 
 # Shapes: N samples, C channels, H height (px), W width (px), D features, K classes.
 
+from itertools import pairwise
+
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -48,7 +50,7 @@ class ConvNet(nn.Module):
         super().__init__()
         self.normalise = Normalise(mean, std=std)
         stages: list[nn.Module] = [_convolution(in_channels, widths[0])]
-        for before, after in zip(widths, widths[1:], strict=False):
+        for before, after in pairwise(widths):
             stages += [_convolution(before, after, stride=2), *(Residual(after) for _ in range(depth))]
         if len(widths) == 1:  # too small to be halved: depth stays, at the stem's size
             stages += [Residual(widths[0]) for _ in range(depth)]

@@ -2,6 +2,8 @@
 
 # Shapes: N samples, D features, K classes.
 
+from itertools import pairwise
+
 from torch import Tensor, nn
 
 from datamill.networks.normalise import Normalise
@@ -27,7 +29,7 @@ class MultilayerPerceptron(nn.Module):
         super().__init__()
         self.normalise = Normalise(mean, std=std)
         layers: list[nn.Module] = [nn.Flatten()]
-        for before, after in zip((num_features, *widths), widths, strict=False):
+        for before, after in pairwise((num_features, *widths)):
             layers += [nn.Linear(before, after), nn.LayerNorm(after), nn.GELU(), nn.Dropout(dropout)]
         self.trunk = nn.Sequential(*layers)
         self.head = nn.Linear(widths[-1], num_classes)

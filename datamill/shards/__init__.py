@@ -1,6 +1,7 @@
 """Training shards: the native memory-mapped format, and exports to other formats.
 
-``native`` is what training reads; its byte layout is specified in the README beside it. ``webdataset`` writes tar files.
+``native`` is what training reads; its byte layout is specified in the README beside it. ``webdataset`` writes tar
+files. ``joining`` fills both.
 """
 
 SPLITS = ("train", "validation", "test")

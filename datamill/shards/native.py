@@ -259,8 +259,9 @@ def _check_blocks(path: Path, *, entry: ArrayFile, block_bytes: int) -> None:
             found = zlib.crc32(file.read(block_bytes))
             if found != expected:
                 start = number * block_bytes
+                end = min(start + block_bytes, entry.size_bytes)
                 raise DataError(
-                    f"{path} was altered: the block from byte {start} to {min(start + block_bytes, entry.size_bytes)} has "
+                    f"{path} was altered: the block from byte {start} to {end} has "
                     f"CRC-32 {found:08x}, the index says {expected:08x}; run shard again"
                 )
         if file.read(1):

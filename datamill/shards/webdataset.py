@@ -1,7 +1,7 @@
 """Export as WebDataset: tar files that other loaders read in sequence, with bytes that depend on their content alone.
 
-Each sample is two neighbouring members: ``<sample_id>.<png|jpg|bmp|webp|npy>`` and ``<sample_id>.cls``, the number of its
-class. Images are the encoded files as they came (after repairs), tables the float32 row that training sees.
+Each sample is two neighbouring members: ``<sample_id>.<png|jpg|bmp|webp|npy>`` and ``<sample_id>.cls``, the number of
+its class. Images are the encoded files as they came (after repairs), tables the float32 row that training sees.
 
 Source: https://github.com/webdataset/webdataset, "The WebDataset Format".
 """

@@ -19,6 +19,7 @@ __all__ = [
     "Source",
     "TableSource",
     "fingerprint",
+    "is_remote",
     "local_paths",
     "read",
 ]
@@ -74,8 +75,18 @@ def fingerprint(params: IngestParams) -> str:
     """
     from datamill.sources import stores
 
-    remote = [url for url in _urls(params.source) if stores.local_path(url) is None]
-    return stores.fingerprint(remote) if remote else ""
+    return stores.fingerprint(_remote(params)) if is_remote(params) else ""
+
+
+def is_remote(params: IngestParams) -> bool:
+    """Whether any of the source's files lies in a remote store."""
+    return bool(_remote(params))
+
+
+def _remote(params: IngestParams) -> list[str]:
+    from datamill.sources import stores
+
+    return [url for url in _urls(params.source) if stores.local_path(url) is None]
 
 
 def _urls(source: Source) -> tuple[str, ...]:

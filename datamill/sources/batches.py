@@ -70,7 +70,7 @@ def sample_table(
         **({} if times is None else {"time": times}),
         **payload,
     }
-    return conform(pa.table(columns), schema=dataset.schema())
+    return conform(pa.table(columns), schema=dataset.arrow_schema())
 
 
 @dataclass

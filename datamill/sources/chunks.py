@@ -4,11 +4,12 @@ import codecs
 import csv
 import gzip
 import io
+import itertools
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,10 +17,11 @@ import pyarrow.parquet as pq
 from datamill.errors import DataError
 from datamill.sources.batches import BATCH_ROWS, Reject
 from datamill.sources.columns import cells
+from datamill.sources.listing import StoredFile
 from datamill.sources.params import TableSource
-from datamill.sources.stores import Store, StoredFile, inflated
+from datamill.sources.stores import Store, inflated
 
-MAX_CELL = 2**20  # characters; a longer one is a quote that was never closed
+MAX_CELL = 2**20  # characters; a longer cell is most likely a quote that was never closed
 DECODE_BYTES = 2**20
 
 
@@ -38,13 +40,20 @@ class Chunk:
     rejects: list[Reject]
 
 
+class _Line(NamedTuple):
+    """A row of a CSV file and the number of the line it starts in."""
+
+    number: int
+    cells: list[str]
+
+
 def read_chunks(store: Store, file: StoredFile, *, source: TableSource) -> Iterator[Chunk]:
     """The rows of a file in order, at most ``BATCH_ROWS`` at a time; an empty chunk if it has only a header.
 
     Raises:
-        DataError: The file is empty or damaged, its column names are not unique, or its encoding is another one.
+        DataError: The file is gone, empty, damaged or in another encoding, or its column names are not unique.
     """
-    with store.open(file) as raw:
+    with store.reading(file) as raw:
         if source.format == "parquet":
             yield from _parquet_chunks(raw, name=file.key)
             return
@@ -56,32 +65,25 @@ def read_chunks(store: Store, file: StoredFile, *, source: TableSource) -> Itera
 
 def _csv_chunks(stream: IO[bytes], *, name: str, delimiter: str, encoding: str) -> Iterator[Chunk]:
     csv.field_size_limit(MAX_CELL)
-    text = io.TextIOWrapper(stream, encoding=_with_bom(encoding), newline="")  # type: ignore[type-var]
-    rows = _rows(text, name=name, delimiter=delimiter)
-    header = next(rows, None)
+    with io.TextIOWrapper(stream, encoding=_with_bom(encoding), newline="") as text:
+        rows = _rows(text, name=name, delimiter=delimiter)
+        names = _column_names(next(rows, None), name=name)
+        yield _csv_chunk([], names=names, name=name)
+        while piece := list(itertools.islice(rows, BATCH_ROWS)):
+            yield _csv_chunk(piece, names=names, name=name)
+
+
+def _column_names(header: _Line | Reject | None, *, name: str) -> list[str]:
     if header is None:
         raise DataError(f"{name} is empty; a CSV file starts with a row of column names")
     if isinstance(header, Reject):
         raise DataError(f"{name}: the row of column names is {header.message}; correct it")
-    names = [column.strip() for column in header[1]]
+    names = [column.strip() for column in header.cells]
     _require_unique(names, name=name)
-    good: list[tuple[int, list[str]]] = []
-    rejects: list[Reject] = []
-    for row in rows:
-        if isinstance(row, Reject):
-            rejects.append(row)
-        elif len(row[1]) != len(names):
-            message = f"{len(row[1])} cells, and the header has {len(names)}"
-            rejects.append(Reject(f"{name}:{row[0]}", "ragged_row", message))
-        else:
-            good.append(row)
-        if len(good) + len(rejects) == BATCH_ROWS:
-            yield _csv_chunk(good, names=names, rejects=rejects, name=name)
-            good, rejects = [], []
-    yield _csv_chunk(good, names=names, rejects=rejects, name=name)
+    return names
 
 
-def _rows(text: io.TextIOWrapper, *, name: str, delimiter: str) -> Iterator[tuple[int, list[str]] | Reject]:
+def _rows(text: io.TextIOWrapper, *, name: str, delimiter: str) -> Iterator[_Line | Reject]:
     """Number of its first line and cells of each row that is not blank; a row with misplaced quotes is a reject."""
     reader = csv.reader(text, delimiter=delimiter, strict=True)
     while True:
@@ -99,18 +101,25 @@ def _rows(text: io.TextIOWrapper, *, name: str, delimiter: str) -> Iterator[tupl
             yield Reject(f"{name}:{line}", "malformed_row", f"not CSV: {error}")
             continue
         if row:
-            yield line, row
+            yield _Line(line, row)
 
 
-def _csv_chunk(
-    rows: Sequence[tuple[int, list[str]]], *, names: Sequence[str], rejects: list[Reject], name: str
-) -> Chunk:
-    columns = zip(*(row for _, row in rows), strict=True) if rows else [()] * len(names)
+def _csv_chunk(rows: Sequence[_Line | Reject], *, names: Sequence[str], name: str) -> Chunk:
+    good = [row for row in rows if isinstance(row, _Line) and len(row.cells) == len(names)]
+    columns = zip(*(row.cells for row in good), strict=True) if good else [()] * len(names)
     return Chunk(
         columns={column: cells(texts) for column, texts in zip(names, columns, strict=True)},
-        places=[f"{name}:{line}" for line, _ in rows],
-        rejects=rejects,
+        places=[f"{name}:{row.number}" for row in good],
+        rejects=[
+            row if isinstance(row, Reject) else _ragged(row, num_columns=len(names), name=name)
+            for row in rows
+            if isinstance(row, Reject) or len(row.cells) != len(names)
+        ],
     )
+
+
+def _ragged(row: _Line, *, num_columns: int, name: str) -> Reject:
+    return Reject(f"{name}:{row.number}", "ragged_row", f"{len(row.cells)} cells, and the header has {num_columns}")
 
 
 def _parquet_chunks(stream: IO[bytes], *, name: str) -> Iterator[Chunk]:
@@ -151,7 +160,7 @@ def _with_bom(encoding: str) -> str:
 def _damage(error: Exception, *, store: Store, file: StoredFile, encoding: str) -> DataError:
     if not isinstance(error, UnicodeError):
         return DataError(f"{file.key} is a damaged or truncated gzip file: {error}; get the file again")
-    with store.open(file) as raw:
+    with store.reading(file) as raw:
         position, found = _undecodable(inflated(raw), encoding=encoding)
     return DataError(
         f"{file.key}: byte {position} ({found}) is not {encoding}; set ingest.source.encoding to the file's own"

@@ -19,8 +19,9 @@ from datamill.errors import DataError
 from datamill.modalities import image
 from datamill.samples import Dataset, content_hash, sort_classes
 from datamill.sources.batches import BATCH_BYTES, BATCH_ROWS, Batch, Reading, sample_table
+from datamill.sources.listing import StoredFile
 from datamill.sources.params import IdxSource
-from datamill.sources.stores import Store, StoredFile, inflated, open_file
+from datamill.sources.stores import Store, inflated, open_file, refuse_changes
 
 UINT8_CODE = 0x08
 LABEL_DIMS, IMAGE_DIMS = 1, 3
@@ -36,13 +37,13 @@ class _File:
 
     @property
     def name(self) -> str:
-        """The file's name without the ending that says how it is compressed, so that unpacking it changes no identity."""
+        """The file's name without ``.gz``, so that unpacking it changes no sample's identity."""
         return self.file.key.removesuffix(".gz")
 
     def batches(self, rows: int) -> Iterator[NDArray[np.uint8]]:
         """The content, ``rows`` items at a time, shape ``(rows, *shape[1:])``; the last may be shorter."""
         item_bytes = math.prod(self.shape[1:])
-        with self.store.open(self.file) as raw, inflated(raw) as stream:
+        with self.store.reading(self.file) as raw, inflated(raw) as stream:
             stream.read(_header_bytes(len(self.shape)))
             for start in range(0, self.shape[0], rows):
                 count = min(rows, self.shape[0] - start)
@@ -51,9 +52,7 @@ class _File:
                     raise _wrong_size(self, start * item_bytes + len(content))
                 yield np.frombuffer(content, np.uint8).reshape(count, *self.shape[1:])
             if _read(stream, 1, file=self.file):
-                raise DataError(
-                    f"{self.file.key} goes on after the {self.shape} bytes of its header; get the file again"
-                )
+                raise _wrong_size(self, math.prod(self.shape) + 1)
 
 
 def read(source: IdxSource, *, max_pixels: int) -> Reading:
@@ -102,20 +101,21 @@ def _batches(
                 payload={"image": pa.array([{"bytes": payload, "path": None} for payload in payloads])},
             )
             yield Batch(table)
-        images.store.require_unchanged([images.file])
-        labels.store.require_unchanged([labels.file])
+        for read in (images, labels):
+            refuse_changes(read.store.url, before=[read.file], after=read.store.files())
 
 
 def _open(url: str, *, num_dims: int) -> _File:
     store, file = open_file(url)
-    with store.open(file) as raw:
+    with store.reading(file) as raw:
         stream = inflated(raw)
         head = _read(stream, _header_bytes(num_dims), file=file)
     magic = bytes([0, 0, UINT8_CODE, num_dims])
     if head[:4] != magic:
+        wanted = "images" if num_dims == IMAGE_DIMS else "labels"
         raise DataError(
-            f"{url} starts with bytes {head[:4].hex()} and an IDX file of {'images' if num_dims > 1 else 'labels'} with "
-            f"{magic.hex()}; check that ingest.source.images and .labels name the right files"
+            f"{url} starts with bytes {head[:4].hex()} and an IDX file of {wanted} with {magic.hex()}; "
+            "check that ingest.source.images and .labels name the right files"
         )
     if len(head) < _header_bytes(num_dims):
         raise DataError(f"{url} is truncated: it ends after {len(head)} of {_header_bytes(num_dims)} bytes of header")
@@ -170,8 +170,8 @@ def _header_bytes(num_dims: int) -> int:
 
 def _wrong_size(opened: _File, found: int) -> DataError:
     expected = math.prod(opened.shape)
-    state = "truncated" if found < expected else "too long"
+    state, bound = ("truncated", "") if found < expected else ("too long", " or more")
     return DataError(
         f"{opened.file.key} is {state}: its header says {' x '.join(map(str, opened.shape))} = {expected} bytes, "
-        f"it holds {found}; get the file again"
+        f"it holds {found}{bound}; get the file again"
     )

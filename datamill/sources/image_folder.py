@@ -1,6 +1,5 @@
 """Images in a folder per class, on a local disk or in any store that fsspec reaches."""
 
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,8 +9,9 @@ from datamill.errors import DataError
 from datamill.samples import Dataset, content_hash, sort_classes
 from datamill.sources.batches import BATCH_BYTES, Batch, Reading, Reject, sample_table
 from datamill.sources.integrity import find_fault
+from datamill.sources.listing import StoredFile
 from datamill.sources.params import ImageFolderSource
-from datamill.sources.stores import Store, StoredFile, open_store
+from datamill.sources.stores import Store, open_store, refuse_changes
 
 BATCH_FILES = 512
 
@@ -34,7 +34,7 @@ def read(source: ImageFolderSource, *, max_pixels: int, max_file_bytes: int, num
     classes = sort_classes([_class_of(file) for file in files if "/" in file.key])
     if not classes:
         raise DataError(f"{source.path} holds {len(files)} files and no sub-folder; put the images of a class into one")
-    dataset = Dataset(name=os.path.basename(store.root.rstrip("/")) or "images", modality="image", classes=classes)
+    dataset = Dataset(name=store.name or "images", modality="image", classes=classes)
     checker = _Checker(store=store, max_pixels=max_pixels, max_file_bytes=max_file_bytes)
     batches = _batches(
         files, dataset=dataset, checker=checker, num_workers=num_workers, grouped=source.group_from == "folder"
@@ -81,7 +81,7 @@ class _Checker:
 def _batches(
     files: Sequence[StoredFile], *, dataset: Dataset, checker: _Checker, num_workers: int, grouped: bool
 ) -> Iterator[Batch]:
-    rejected = set()
+    rejected: set[str] = set()
     with ThreadPoolExecutor(max_workers=num_workers) as pool:
         for chunk in _chunks(files):
             results = list(pool.map(checker, chunk))
@@ -89,7 +89,9 @@ def _batches(
             rejected.update(reject.source for reject in rejects)
             good = [(file, result) for file, result in zip(chunk, results, strict=True) if isinstance(result, bytes)]
             yield Batch(_table(good, dataset=dataset, grouped=grouped), rejects)
-    _require_same(checker.store, files=files, rejected=rejected)
+    # What was rejected meanwhile is accounted for; any other change would be missing from the samples.
+    before, after = ([file for file in each if file.key not in rejected] for each in (files, checker.store.files()))
+    refuse_changes(checker.store.url, before=before, after=after)
 
 
 def _chunks(files: Sequence[StoredFile]) -> Iterator[list[StoredFile]]:
@@ -113,7 +115,7 @@ def _table(good: Sequence[tuple[StoredFile, bytes]], *, dataset: Dataset, groupe
         sources=[file.key for file in files],
         contents=[content_hash(payload) for _, payload in good],
         labels=[_class_of(file) for file in files],
-        payload={"image": pa.array(images, dataset.schema().field("image").type)},
+        payload={"image": pa.array(images, dataset.arrow_schema().field("image").type)},
         groups=pa.array([_group_of(file) for file in files], pa.string()) if grouped else None,
     )
 
@@ -125,15 +127,3 @@ def _class_of(file: StoredFile) -> str:
 def _group_of(file: StoredFile) -> str | None:
     below_class = file.key.split("/")[1:-1]
     return below_class[0] if below_class else None
-
-
-def _require_same(store: Store, *, files: Sequence[StoredFile], rejected: set[str]) -> None:
-    """Refuse a folder that gained, lost or changed files meanwhile; those already rejected are accounted for."""
-    before = {file.key: file for file in files if file.key not in rejected}
-    after = {file.key: file for file in store.files() if file.key not in rejected}
-    differing = sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
-    if differing:
-        raise DataError(
-            f"{store.url}: {len(differing)} files appeared, changed or vanished while it was read, first {differing[0]}; "
-            "let the writer finish and run ingest again"
-        )

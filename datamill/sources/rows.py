@@ -30,7 +30,7 @@ class _Row(NamedTuple):
 
 
 class RowReader:
-    """Makes samples of chunks; remembers the ids it has seen, or how often it has seen a row, so chunks come in order."""
+    """Makes samples of chunks, which come in order: it remembers ids, or how often it has seen a row."""
 
     def __init__(self, *, source: TableSource, dataset: Dataset, kinds: Mapping[str, Kind]) -> None:
         """Start before the first row.
@@ -67,22 +67,13 @@ class RowReader:
     def _problems(self, row: _Row, *, chunk: Chunk) -> Problems:
         source = self._source
         problems: Problems = {}
-        for place in _places(pc.is_null(chunk.columns[source.target], nan_is_null=True)):
-            problems[place] = ("target_missing", f"column {source.target!r} is empty")
-        _note_odd(
-            problems,
-            row.labels,
-            chunk=chunk,
-            column=source.target,
-            reason="target_not_numeric",
-            wanted="a finite number",
-        )
+        odd = "target_not_numeric"
+        _note_odd(problems, row.labels, chunk=chunk, column=source.target, reason=odd, wanted="a finite number")
         for place in _places(pc.is_null(row.labels.values)):
             problems.setdefault(place, ("target_missing", f"column {source.target!r} is empty"))
         if row.times is not None:
-            _note_odd(
-                problems, row.times, chunk=chunk, column=str(source.time), reason="time_unreadable", wanted="a time"
-            )
+            odd = "time_unreadable"
+            _note_odd(problems, row.times, chunk=chunk, column=str(source.time), reason=odd, wanted="a time")
         for name, parsed in row.features.items():
             _note_odd(problems, parsed, chunk=chunk, column=name, reason="not_a_number", wanted="a number")
         if row.ids is not None:

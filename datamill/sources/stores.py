@@ -1,11 +1,10 @@
-"""Files of a source, local or behind any fsspec URL: their names, their versions, their bytes."""
+"""Where a source's files are: a local disk, or whatever an fsspec URL names."""
 
+import contextlib
 import glob
 import gzip
 import hashlib
-import os
-import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
@@ -13,95 +12,92 @@ from typing import IO, Any, cast
 import fsspec
 
 from datamill.errors import DataError
+from datamill.sources.listing import StoredFile, glob_base, local_files, remote_files
 
 GZIP_MAGIC = b"\x1f\x8b"
-VERSION_FIELDS = (
-    "ETag",
-    "etag",
-    "md5Hash",
-    "content_md5",
-    "mtime",
-    "LastModified",
-    "last_modified",
-    "updated",
-    "created",
-)
-
-
-@dataclass(frozen=True)
-class StoredFile:
-    """A file as the listing found it.
-
-    Attributes:
-        key: Its path relative to what was listed, POSIX; its name when it was named itself.
-        path: What the store opens.
-        size_bytes: Its size.
-        version: Changes when the content changes: the store's entity tag or time of change.
-        fault: Why it must not be opened, as (reason, message), if it must not.
-    """
-
-    key: str
-    path: str
-    size_bytes: int
-    version: str
-    fault: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)
 class Store:
-    """A file, a folder or a glob, and the file system it is in."""
+    """A file, a folder or a glob, and the file system it is in (``None`` for the local disk)."""
 
     url: str
-    filesystem: Any
     root: str
-    is_local: bool
+    filesystem: Any | None
+
+    @property
+    def name(self) -> str:
+        """Last part of the path."""
+        return self.root.rstrip("/").rpartition("/")[2]
 
     def files(self) -> list[StoredFile]:
-        """Every file, sorted by key; names that start with a dot are left out, here and in folders above.
+        """Every file, sorted by key; names that start with a dot are left out, and so are folders of such names.
 
         Raises:
             DataError: There is nothing at the URL, or it cannot be listed.
         """
         try:
-            self.filesystem.invalidate_cache()
-            found = list(_local_files(self.root) if self.is_local else _remote_files(self.filesystem, self.root))
-        except OSError as error:
-            raise DataError(f"{self.url} cannot be listed: {error.strerror or error}") from error
+            if self.filesystem is None:
+                found = list(local_files(Path(self.root)))
+            else:
+                self.filesystem.invalidate_cache()
+                found = list(remote_files(self.filesystem, self.root))
+        except Exception as error:  # every remote store raises errors of its own
+            raise DataError(f"{self.url} cannot be listed: {error}; check the path and your access to it") from error
         if not found and not self.is_folder():
             raise DataError(f"{self.url} does not exist; relative paths start at the workspace, correct ingest.source")
         return sorted(found, key=lambda file: file.key)
 
     def is_folder(self) -> bool:
         """Whether it is a folder."""
-        return bool(self.filesystem.isdir(self.root))
+        return Path(self.root).is_dir() if self.filesystem is None else bool(self.filesystem.isdir(self.root))
 
     def open(self, file: StoredFile) -> IO[bytes]:
         """The file's bytes as a stream."""
-        return open(file.path, "rb") if self.is_local else self.filesystem.open(file.path, "rb")
+        return Path(file.path).open("rb") if self.filesystem is None else self.filesystem.open(file.path, "rb")
 
-    def is_unchanged(self, file: StoredFile) -> bool:
-        """Whether the file still is what the listing found."""
-        try:
-            if self.is_local:
-                status = os.stat(file.path)
-                return (status.st_size, str(status.st_mtime_ns)) == (file.size_bytes, file.version)
-            self.filesystem.invalidate_cache()
-            info = self.filesystem.info(file.path)
-        except FileNotFoundError:
-            return False
-        return (int(info["size"] or 0), _version(info)) == (file.size_bytes, file.version)
-
-    def require_unchanged(self, files: Sequence[StoredFile]) -> None:
-        """Refuse files that changed since they were listed.
+    @contextlib.contextmanager
+    def reading(self, file: StoredFile) -> Iterator[IO[bytes]]:
+        """The same for a file without which the source cannot be read.
 
         Raises:
-            DataError: A file has another size or version, or is gone.
+            DataError: It is gone, or cannot be read.
         """
-        changed = [file.key for file in files if not self.is_unchanged(file)]
-        if changed:
-            raise DataError(
-                f"{', '.join(changed)} changed while being read; let the writer finish and run ingest again"
-            )
+        try:
+            with self.open(file) as stream:
+                yield stream
+        except OSError as error:
+            raise DataError(f"{file.key} cannot be read: {error.strerror or error}; correct that, run again") from error
+
+    def is_unchanged(self, file: StoredFile) -> bool:
+        """Whether a local file still is what the listing found.
+
+        A remote one passes: stores answer for one file in other words than in a listing, so ``refuse_changes`` compares
+        two listings at the end instead.
+        """
+        if self.filesystem is not None:
+            return True
+        try:
+            status = Path(file.path).stat()
+        except FileNotFoundError:
+            return False
+        return (status.st_size, str(status.st_mtime_ns)) == (file.size_bytes, file.version)
+
+
+def refuse_changes(url: str, *, before: Iterable[StoredFile], after: Iterable[StoredFile]) -> None:
+    """Refuse a source whose files are not those that were listed before reading.
+
+    Raises:
+        DataError: A file came, went, or has another size or version.
+    """
+    listed = {file.key: file for file in before}
+    found = {file.key: file for file in after}
+    differing = sorted(key for key in listed.keys() | found.keys() if listed.get(key) != found.get(key))
+    if differing:
+        raise DataError(
+            f"{url}: {len(differing)} of its files came, changed or went while it was read, first {differing[0]}; "
+            "let the writer finish and run ingest again"
+        )
 
 
 def open_store(url: str) -> Store:
@@ -112,12 +108,12 @@ def open_store(url: str) -> Store:
     """
     path = local_path(url)
     if path is not None:
-        return Store(url=url, filesystem=fsspec.filesystem("file"), root=os.path.abspath(path), is_local=True)
+        return Store(url=url, root=str(Path.cwd() / path), filesystem=None)
     try:
         filesystem, root = fsspec.core.url_to_fs(url)
     except (ImportError, ValueError) as error:
         raise DataError(f"{url} cannot be opened: {error}; install the fsspec package of this protocol") from error
-    return Store(url=url, filesystem=filesystem, root=root, is_local=False)
+    return Store(url=url, root=root, filesystem=filesystem)
 
 
 def open_file(url: str) -> tuple[Store, StoredFile]:
@@ -137,21 +133,21 @@ def inflated(stream: IO[bytes]) -> IO[bytes]:
     """``stream``, decompressed if its content is gzip, whatever its name."""
     magic = stream.read(len(GZIP_MAGIC))
     stream.seek(0)
-    return cast(IO[bytes], gzip.GzipFile(fileobj=stream)) if magic == GZIP_MAGIC else stream
+    return cast("IO[bytes]", gzip.GzipFile(fileobj=stream)) if magic == GZIP_MAGIC else stream
 
 
 def local_path(url: str) -> str | None:
     """The local path that ``url`` names, or ``None`` for a remote one."""
     bare = url.removeprefix("file://").removeprefix("local://")
-    return None if "://" in bare or "::" in bare else os.path.expanduser(bare)
+    return None if "://" in bare or "::" in bare else str(Path(bare).expanduser())
 
 
 def watched(path: str) -> list[str]:
     """Files and folders whose change may change what a local path or glob holds."""
-    if not glob.has_magic(path):
+    if not glob.has_magic(path) or Path(path).exists():
         return [path]
-    folder = _glob_base(path)
-    return [folder] if Path(folder) != Path() else sorted(glob.glob(path))
+    folder = Path(glob_base(path))
+    return [str(folder)] if folder != Path() else sorted(str(file) for file in folder.glob(path) if file.is_file())
 
 
 def fingerprint(urls: Sequence[str]) -> str:
@@ -161,71 +157,3 @@ def fingerprint(urls: Sequence[str]) -> str:
         for file in open_store(url).files():
             digest.update(f"{url}\0{file.key}\0{file.size_bytes}\0{file.version}\n".encode())
     return digest.hexdigest()
-
-
-def _glob_base(pattern: str) -> str:
-    parts = pattern.split("/")
-    fixed = next(index for index, part in enumerate(parts) if glob.has_magic(part))
-    return "/".join(parts[:fixed]) or ("/" if pattern.startswith("/") else ".")
-
-
-def _local_files(root: str) -> Iterator[StoredFile]:
-    if os.path.isfile(root):
-        yield _local_file(root, key=os.path.basename(root), root=None)
-    elif glob.has_magic(root) and not os.path.exists(root):
-        base = _glob_base(root)
-        for path in glob.glob(root, recursive=True):
-            if os.path.isfile(path):
-                yield _local_file(path, key=_key(os.path.relpath(path, base)), root=None)
-    elif os.path.isdir(root):
-        yield from _walk(root)
-
-
-def _walk(root: str) -> Iterator[StoredFile]:
-    for folder, folders, names in os.walk(root, onerror=_raise):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        links = [name for name in folders if os.path.islink(os.path.join(folder, name))]
-        for name in [*links, *(name for name in names if not name.startswith("."))]:
-            path = os.path.join(folder, name)
-            yield _local_file(path, key=_key(os.path.relpath(path, root)), root=os.path.realpath(root))
-
-
-def _local_file(path: str, *, key: str, root: str | None) -> StoredFile:
-    target = os.path.realpath(path)
-    if root is not None and os.path.commonpath([root, target]) != root:
-        return StoredFile(key, path, 0, "", ("outside_source", "a link that leads out of the source's folder"))
-    try:
-        status = os.stat(path)
-    except FileNotFoundError:
-        return StoredFile(key, path, 0, "", ("vanished", "gone since it was listed, or a link that leads to nothing"))
-    fault = None
-    if stat.S_ISDIR(status.st_mode):
-        fault = ("linked_folder", "a link to a folder of the same source, whose files are listed where they are")
-    elif not stat.S_ISREG(status.st_mode):
-        fault = ("not_a_file", "a device, pipe or socket")
-    return StoredFile(key, path, status.st_size, str(status.st_mtime_ns), fault)
-
-
-def _remote_files(filesystem: Any, root: str) -> Iterator[StoredFile]:
-    found: dict[str, Any]
-    if glob.has_magic(root) and not filesystem.exists(root):
-        base, found = _glob_base(root), filesystem.glob(root, detail=True)
-    else:
-        base, found = root, filesystem.find(root, detail=True)
-    for path, info in found.items():
-        key = path.removeprefix(base).lstrip("/") or path.rpartition("/")[2]
-        if info["type"] == "file" and not any(part.startswith(".") for part in key.split("/")):
-            yield StoredFile(_key(key), path, int(info["size"] or 0), _version(info))
-
-
-def _version(info: dict[str, Any]) -> str:
-    return next((str(info[field]) for field in VERSION_FIELDS if info.get(field) is not None), "")
-
-
-def _key(path: str) -> str:
-    # A file name need not be text; what is not is spelt out, so that it can be stored.
-    return path.replace(os.sep, "/").encode("utf-8", "backslashreplace").decode()
-
-
-def _raise(error: OSError) -> None:
-    raise error

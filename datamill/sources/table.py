@@ -14,9 +14,10 @@ from datamill.samples import Dataset, Feature, sort_classes
 from datamill.sources.batches import Batch, Reading
 from datamill.sources.chunks import Chunk, read_chunks
 from datamill.sources.columns import BOOLEAN, Kind, as_label, as_number
+from datamill.sources.listing import StoredFile
 from datamill.sources.params import TableSource
 from datamill.sources.rows import RowReader
-from datamill.sources.stores import Store, StoredFile, open_store
+from datamill.sources.stores import Store, open_store, refuse_changes
 
 NUMERIC_SHARE = 0.99  # of the values of a text column that makes it one of numbers; the odd rows become rejects
 MAX_CLASSES = 10_000
@@ -67,7 +68,7 @@ def read(source: TableSource) -> Reading:
         raise DataError(f"{source.path} holds column names and no rows; add rows")
     kinds = {name: column.inferred() for name, column in profile.columns.items()} | dict(source.kinds)
     dataset = Dataset(
-        name=store.root.rstrip("/").rpartition("/")[2].partition(".")[0] or "table",
+        name=store.name.partition(".")[0] or "table",
         modality="tabular",
         classes=sort_classes(list(profile.labels)),
         features=tuple(
@@ -158,7 +159,10 @@ def _declared(kind: pa.DataType, *, name: str) -> Kind:
 
 
 def _batches(store: Store, files: Sequence[StoredFile], *, source: TableSource, rows: RowReader) -> Iterator[Batch]:
+    refuse_changes(source.path, before=files, after=_table_files(store, source=source))
     for file in files:
+        if not store.is_unchanged(file):
+            break  # it may have lost a column; the comparison below names it
         for chunk in read_chunks(store, file, source=source):
             yield rows.batch(chunk, file=file.key)
-    store.require_unchanged(files)
+    refuse_changes(source.path, before=files, after=_table_files(store, source=source))

@@ -9,8 +9,8 @@ STREAM = 0x0BA7C4  # keeps these random numbers apart from those other code draw
 def epoch_order(draw: NDArray[np.float32], *, seed: int, epoch: int) -> NDArray[np.int64]:
     """Rows in the order an epoch visits them; as many as there are.
 
-    Equal probabilities give a permutation: each row once. Unequal ones draw with replacement, so that a row of twice the
-    probability comes about twice as often.
+    Equal probabilities give a permutation: each row once. Unequal ones draw with replacement, so that a row of twice
+    the probability comes about twice as often.
 
     Args:
         draw: Relative probability of each row, not negative, shape ``(N,)``.
@@ -25,7 +25,9 @@ def epoch_order(draw: NDArray[np.float32], *, seed: int, epoch: int) -> NDArray[
         return rng.permutation(len(draw))
     cumulative = np.cumsum(draw, dtype=np.float64)
     drawn = np.searchsorted(cumulative, rng.random(len(draw)) * cumulative[-1], side="right")
-    return np.minimum(drawn, np.flatnonzero(draw)[-1])  # rounding may step past the last row that can be drawn
+    last = np.flatnonzero(draw)[-1]  # rounding may step past it
+    order: NDArray[np.int64] = np.minimum(drawn, last)
+    return order
 
 
 def split_batches(order: NDArray[np.int64], *, batch_size: int) -> list[NDArray[np.int64]]:

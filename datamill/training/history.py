@@ -86,13 +86,11 @@ def read_history(path: Path) -> list[EpochResult]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
             reader = csv.DictReader(file)
-            rows = list(reader)
+            names, rows = reader.fieldnames, list(reader)
     except FileNotFoundError as error:
         raise DataError(f"{path} is missing; run train") from error
-    if tuple(reader.fieldnames or ()) != COLUMNS or not rows:
-        raise DataError(
-            f"{path} has columns {reader.fieldnames} and {len(rows)} rows, wanted {list(COLUMNS)}; run train again"
-        )
+    if tuple(names or ()) != COLUMNS or not rows:
+        raise DataError(f"{path} has columns {names} and {len(rows)} rows, wanted {list(COLUMNS)}; run train again")
     try:
         return [_parse(row) for row in rows]
     except (TypeError, ValueError) as error:
@@ -104,6 +102,15 @@ def _cell(value: float | None) -> str:
 
 
 def _parse(row: dict[str, str]) -> EpochResult:
-    optional = {name: float(row[name]) if row[name] else None for name in ("validation_loss", "validation_accuracy")}
-    required = {name: float(row[name]) for name in ("train_loss", "train_accuracy", "learning_rate", "gradient_norm")}
-    return EpochResult(epoch=int(row["epoch"]), **required, **optional)
+    def optional(name: str) -> float | None:
+        return float(row[name]) if row[name] else None
+
+    return EpochResult(
+        epoch=int(row["epoch"]),
+        train_loss=float(row["train_loss"]),
+        validation_loss=optional("validation_loss"),
+        train_accuracy=float(row["train_accuracy"]),
+        validation_accuracy=optional("validation_accuracy"),
+        learning_rate=float(row["learning_rate"]),
+        gradient_norm=float(row["gradient_norm"]),
+    )

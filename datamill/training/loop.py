@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from datamill.policy import Augmenter
 from datamill.errors import StageError
 from datamill.networks import to_input
+from datamill.policy import Augmenter
 from datamill.shards.native import Shard
 from datamill.training import checkpoint as checkpoints
 from datamill.training.batches import epoch_order, num_batches, split_batches
@@ -68,8 +68,9 @@ class Trainer:
         self._device = torch.device(device)
         self._scratch = scratch
         self._weight_scale = 1 / float(train.weight.mean(dtype=np.float64))
-        layout = torch.channels_last if len(train.shape) == 3 else torch.preserve_format  # faster convolutions
-        self._network = network.to(self._device, memory_format=layout)
+        self._network = network.to(self._device)
+        if len(train.shape) == 3:  # convolutions are faster in this layout
+            self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._optimizer = make_optimizer(network, recipe=recipe)
         self._state = self._resume()
 
@@ -239,13 +240,13 @@ def _require_rows(train: Shard) -> None:
         raise StageError("train: the training split is empty; check what clean and audit dropped, and split.fractions")
     if not train.weight.any() or not train.draw.any():
         raise StageError(
-            f"train: all {train.num_rows} training rows have weight 0 or are never drawn; check audit.action and balance"
+            f"train: all {train.num_rows} training rows have weight 0 or are never drawn; check audit and balance"
         )
 
 
 def _require_finite(value: float, *, name: str, where: str, rate: float) -> None:
     if not math.isfinite(value):
         raise StageError(
-            f"train: {name} became {value} at {where} with learning rate {rate:.3g}; try a lower train.peak_lr, a longer "
-            f"train.warmup_share or a smaller train.max_gradient_norm, and check the features for extreme values"
+            f"train: {name} became {value} at {where} with learning rate {rate:.3g}; try a lower train.peak_lr, a "
+            f"longer train.warmup_share or a smaller train.max_gradient_norm, and check the features for extreme values"
         )

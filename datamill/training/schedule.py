@@ -12,7 +12,7 @@ def learning_rate(step: int, *, num_steps: int, peak: float, warmup_share: float
         peak: Highest learning rate, reached at the end of the warm-up.
         warmup_share: Share of the steps that warm up, in [0, 1).
 
-    Source: I. Loshchilov and F. Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", ICLR 2017 (no restarts).
+    Source: I. Loshchilov and F. Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", ICLR 2017.
     """
     warmup = round(warmup_share * num_steps)
     if step < warmup:

@@ -25,7 +25,12 @@ class Times:
 
 
 def summarise(times: Sequence[Times]) -> dict[str, float]:
-    """A run's durations: seconds, epochs, rows per second of training, share of training spent loading, median step (ms)."""
+    """A run's durations, as ``reports/measured/train.json`` keeps them.
+
+    Returns:
+        ``seconds`` in all, ``epochs``, ``samples_per_s`` while training, ``loading_share`` of training spent waiting
+        for batches, ``step_ms_median``.
+    """
     training_s = sum(one.training_s for one in times)
     return {
         "seconds": round(sum(one.seconds for one in times), 3),

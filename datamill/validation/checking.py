@@ -18,8 +18,9 @@ from great_expectations.data_context.types.base import (
     InMemoryStoreBackendDefaults,
     ProgressBarsConfig,
 )
-from great_expectations.exceptions import ExpectationNotFoundError
+from great_expectations.exceptions.exceptions import ExpectationNotFoundError
 from great_expectations.expectations.expectation import Expectation
+from great_expectations.expectations.metadata_types import FailureSeverity
 from great_expectations.expectations.registry import (
     get_expectation_impl,
     list_registered_expectation_implementations,
@@ -103,13 +104,13 @@ def check(frame: pd.DataFrame, *, rules: Sequence[Rule]) -> Report:
     suite = gx.ExpectationSuite(name=SUITE_NAME)
     suite.expectations = [_expectation(rule, identity=f"rule-{place:04d}") for place, rule in enumerate(rules)]
     validated = definition.get_batch({"dataframe": frame}).validate(suite, result_format="COMPLETE")
-    by_id = {result.expectation_config.id: result for result in validated.results}
+    by_id = {result.expectation_config.id: result for result in validated.results if result.expectation_config}
     results = [by_id[f"rule-{place:04d}"] for place in range(len(rules))]
     findings = [_finding(result, rule=rule) for result, rule in zip(results, rules, strict=True)]
     for result in results:
         result.result = {key: value for key, value in result.result.items() if key not in WHOLE_ROWS}
     validated.results = results
-    validated.meta = {"active_batch_definition": {"data_asset_name": ASSET}}
+    validated.meta = {"batch_spec": {"data_asset_name": ASSET}}
     return Report(findings=findings, suite=suite, validated=validated)
 
 
@@ -131,12 +132,12 @@ def _expectation(rule: Rule, *, identity: str) -> Expectation:
         ) from error
     unknown = [name for name in rule.kwargs if name not in kind.__fields__]
     if unknown:
-        raise ParamsError(
-            f"validate.expectations: {rule.type} has no argument {unknown[0]!r}{_near(unknown[0], list(kind.__fields__))}"
-        )
+        near = _near(unknown[0], list(kind.__fields__))
+        raise ParamsError(f"validate.expectations: {rule.type} has no argument {unknown[0]!r}{near}")
     try:
         json.dumps(rule.kwargs, allow_nan=False)
-        return kind(**rule.kwargs, severity=rule.severity, id=identity or None)
+        notes = [f"Rule {rule.name}, {rule.severity}"]
+        return kind(**rule.kwargs, severity=FailureSeverity(rule.severity), id=identity or None, notes=notes)
     except (ValueError, TypeError) as error:
         raise ParamsError(f"validate.expectations: {rule.type} cannot take {rule.kwargs}: {_reason(error)}") from error
 

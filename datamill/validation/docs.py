@@ -10,9 +10,12 @@ import itertools
 from pathlib import Path
 from typing import Any
 
-from great_expectations.render.renderer import ExpectationSuitePageRenderer, ValidationResultsPageRenderer
-from great_expectations.render.view import DefaultJinjaPageView
-from jinja2 import DictLoader
+from great_expectations.render.renderer.page_renderer import (
+    ExpectationSuitePageRenderer,
+    ValidationResultsPageRenderer,
+)
+from great_expectations.render.view.view import DefaultJinjaPageView
+from jinja2 import ChoiceLoader, DictLoader
 
 from datamill import files
 from datamill.validation.checking import SUITE_NAME, Report
@@ -51,6 +54,8 @@ i.fa-check-circle::before { content: "\\2714"; }
 i.fa-times::before { content: "\\2718"; }
 i.fa-exclamation-triangle::before { content: "\\26A0"; }
 a[data-toggle=collapse] { display: none; }
+.collapse p { margin: 0; font-size: .85em; opacity: .75; }
+.collapse h6 { display: none; }
 .cooltip .top { display: none; }
 @media (max-width: 50rem) { main { grid-template-columns: 1fr; } aside { position: static; } }
 """.strip()
@@ -101,7 +106,8 @@ def write_docs(folder: Path, *, report: Report) -> None:
 
 def _render(document: Any, *, heading: str) -> str:
     view = DefaultJinjaPageView()
-    view.env.loader.loaders.append(DictLoader({FRAME: PAGE}))
+    assert view.env.loader is not None
+    view.env.loader = ChoiceLoader([DictLoader({FRAME: PAGE}), view.env.loader])
     numbers = itertools.count()
     view.env.filters["generate_html_element_uuid"] = lambda prefix="": f"{prefix}{next(numbers)}"
     page: str = view.render(document, template=FRAME, heading=heading, style=STYLE)

@@ -33,8 +33,9 @@ def read_properties(tables: Iterable[pa.Table], *, dataset: Dataset) -> pd.DataF
         piece = modality.properties(table, dataset=dataset).to_pandas()
         piece = piece.rename(columns={name: FEATURE_PREFIX + name for name in (LABEL, CLASS_SIZE)})
         pieces.append(piece.assign(**{LABEL: table["label"].to_pandas()}))
-    frame = pd.concat(pieces, ignore_index=True)
-    return frame.assign(**{CLASS_SIZE: frame.groupby(LABEL)[LABEL].transform("size")})
+    frame: pd.DataFrame = pd.concat(pieces, ignore_index=True)
+    frame[CLASS_SIZE] = frame.groupby(LABEL)[LABEL].transform("size")
+    return frame
 
 
 def profile(frame: pd.DataFrame) -> dict[str, Any]:
@@ -85,7 +86,7 @@ def _image_rules(frame: pd.DataFrame, *, limits: ImageLimits) -> list[Rule]:
     if limits.odd_severity != "off":
         for column in IMAGE_SHAPE:
             counts = frame[column].value_counts().sort_index()
-            usual, share = int(counts.idxmax()), counts.max() / len(frame)
+            usual, share = int(counts.index.to_numpy()[counts.argmax()]), counts.max() / len(frame)
             if share >= limits.usual_share:
                 rules.append(
                     _rule("odd_image", IN_SET, column, limits.odd_severity, f"{usual} as in most", value_set=[usual])

@@ -117,8 +117,8 @@ class Rule:
         name: Reason code in the ledger, such as ``odd_image``.
         type: Great Expectations' name of the expectation.
         kwargs: Its arguments, JSON values only.
-        severity: ``critical`` quarantines the failing samples (or stops the run where the rule is about the data set as a
-            whole), ``warning`` keeps them with the reason in the ledger, ``info`` appears in the Data Docs only.
+        severity: ``critical`` quarantines the failing samples (or stops the run where the rule is about the data set
+            as a whole), ``warning`` keeps them with the reason in the ledger, ``info`` is for the Data Docs only.
         claim: What is expected, for messages, such as ``at least 8``.
     """
 

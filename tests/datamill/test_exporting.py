@@ -64,11 +64,21 @@ def test_a_network_that_onnx_cannot_express_is_a_clear_error() -> None:
 
 
 def test_too_large_a_difference_is_refused() -> None:
-    with pytest.raises(StageError, match=r"up to 0.25 .* over 8 test samples .*export.max_difference 0.001; nothing was"):
+    with pytest.raises(
+        StageError, match=r"up to 0.25 .* over 8 test samples .*export.max_difference 0.001; nothing was"
+    ):
         require_parity(Parity(samples=8, max_difference=0.25, agreement=0.5), max_difference=1e-3)
     with pytest.raises(StageError, match="up to nan"):
         require_parity(Parity(samples=8, max_difference=float("nan"), agreement=0.5), max_difference=1e-3)
     require_parity(Parity(samples=8, max_difference=1e-3, agreement=1.0), max_difference=1e-3)
+
+
+def test_a_probability_that_is_no_number_is_a_difference(tmp_path: Path) -> None:
+    shard = train_tables(tmp_path, steps=1).shard("test")
+    broken = nn.Linear(2, 3).eval()
+    nn.init.constant_(broken.weight, float("nan"))
+    session = open_session(to_onnx(nn.Linear(2, 3).eval(), shape=(2,)).SerializeToString(), num_threads=1)
+    assert np.isnan(check_parity(session, network=broken, shard=shard, batch_size=5).max_difference)
 
 
 def test_latency_is_measured_on_as_many_rows_as_asked(tmp_path: Path) -> None:

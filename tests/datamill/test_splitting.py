@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import numpy as np
@@ -30,7 +31,7 @@ def table_of(samples: list[Sample]) -> pa.Table:
     )
 
 
-def assign(samples: list[Sample], *, strategy: Strategy, leaks: list[str | None] | None = None) -> dict[str, int]:
+def assign(samples: list[Sample], *, strategy: Strategy, leaks: Sequence[str | None] | None = None) -> dict[str, int]:
     by_group = strategy == "group"
     units = find_units(table_of(samples), leak_groups=leaks or [None] * len(samples), by_group=by_group)
     splits = by_hash(units, strategy=strategy, shares=SHARES, seed=5)
@@ -161,12 +162,12 @@ def test_near_duplicates_over_time_go_where_the_earliest_is() -> None:
 
 
 def test_a_sample_without_time_is_refused() -> None:
-    with pytest.raises(DataError, match="split.strategy is 'time' and 2 of 3 samples have no time"):
+    with pytest.raises(DataError, match=r"split\.strategy is 'time' and 2 of 3 samples have no time"):
         by_time(moments(None, 1, None), units=single(3), **CUTS)
 
 
 def test_groups_are_refused_where_none_are_known() -> None:
-    with pytest.raises(DataError, match="split.strategy is 'group' and none of 2 samples has a group"):
+    with pytest.raises(DataError, match=r"split\.strategy is 'group' and none of 2 samples has a group"):
         find_units(table_of([("x", "a", None), ("y", "a", None)]), leak_groups=[None, None], by_group=True)
 
 

@@ -93,7 +93,9 @@ def test_a_test_split_of_one_class_leaves_the_auc_out_and_says_so(tmp_path: Path
 
 def test_an_empty_test_split_says_what_to_change(tmp_path: Path) -> None:
     workspace = train_images(tmp_path, bounds={"train": (0, 40), "validation": (40, 50), "test": (50, 50)}, steps=1)
-    with pytest.raises(StageError, match=r"the test split has 0 samples \(train has 40\).*split section of params.yaml"):
+    with pytest.raises(
+        StageError, match=r"the test split has 0 samples \(train has 40\).*split section of params.yaml"
+    ):
         run(workspace, tmp_path / "out")
 
 

@@ -78,7 +78,7 @@ def test_two_runs_write_equal_bytes(tmp_path: Path) -> None:
 
 
 def test_time_splits_at_the_given_moments(tmp_path: Path) -> None:
-    cuts = {"validation_from": "1970-01-02T00:00:00", "test_from": "1970-01-03T00:00:00Z"}
+    cuts: dict[str, Any] = {"validation_from": "1970-01-02T00:00:00", "test_from": "1970-01-03T00:00:00Z"}
     _, metrics = run(tmp_path / "a", dropped=0, strategy="time", **cuts)
     assert metrics["samples"] == {"train": 24, "validation": 24, "test": 16}
 

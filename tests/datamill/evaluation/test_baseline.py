@@ -15,9 +15,7 @@ def test_pixels_become_vectors_in_the_unit_interval() -> None:
 
 def test_it_sees_at_most_the_given_rows_and_says_whether_it_converged(tmp_path: Path) -> None:
     shard = train_tables(tmp_path, steps=1).shard("train")
-    found = fit_baseline(
-        shard, max_rows=20, max_iterations=1, regularisation=1e-4, rng=np.random.default_rng(0)
-    )
+    found = fit_baseline(shard, max_rows=20, max_iterations=1, regularisation=1e-4, rng=np.random.default_rng(0))
     assert (found.num_rows, found.has_converged) == (20, False)
     assert np.allclose(found.probabilities(shard).sum(axis=1), 1)
 

@@ -32,7 +32,9 @@ def test_scores_agree_with_scikit_learn(seed: int) -> None:
     predictions = random_predictions(seed=seed)
     found = scores(predictions, num_bins=15)
     label, predicted = predictions.label, predictions.predicted
-    precision, recall, f1, _ = reference.precision_recall_fscore_support(label, predicted, average="macro", zero_division=0)
+    precision, recall, f1, _ = reference.precision_recall_fscore_support(
+        label, predicted, average="macro", zero_division=0
+    )
     expected = {
         "accuracy": reference.accuracy_score(label, predicted),
         "precision": precision,

@@ -23,7 +23,9 @@ def test_the_interval_holds_the_share_and_stays_in_bounds(total: int, share: flo
 
 def test_slices_come_by_property_then_value_and_leave_missing_values_out() -> None:
     is_correct = np.array([True, False, True, True])
-    slices = measure([("class", ["10", "9", "9", "10"]), ("hue", ["red", None, "red", None])], is_correct=is_correct, level=0.9)
+    slices = measure(
+        [("class", ["10", "9", "9", "10"]), ("hue", ["red", None, "red", None])], is_correct=is_correct, level=0.9
+    )
     assert [(s.property, s.value, s.count, s.accuracy) for s in slices] == [
         ("class", "9", 2, 0.5),
         ("class", "10", 2, 1.0),

@@ -1,0 +1,255 @@
+"""Rows of CSV and Parquet files."""
+
+import gzip
+import math
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from datamill import sources
+from datamill.errors import DataError
+from tests.datamill.sources.drain import TABLE_FIELDS, drain_table, make_params
+
+CSV = "size,colour,class\n1,red,a\n2.5,blue,b\n,NA,a\ninf,red,b\n"
+
+
+def put(path: Path, text: str, *, encoding: str = "utf-8") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(text.encode(encoding))
+    return path
+
+
+def test_columns_get_a_kind_and_missing_cells_are_null(tmp_path: Path) -> None:
+    dataset, table, rejects = drain_table(put(tmp_path / "cars.csv", CSV))
+    assert (dataset.name, dataset.classes, rejects) == ("cars", ("a", "b"), [])
+    assert [(feature.name, feature.kind) for feature in dataset.features] == [
+        ("size", "number"),
+        ("colour", "category"),
+    ]
+    assert table["feature:size"].to_pylist() == [1.0, 2.5, None, math.inf]
+    assert table["feature:colour"].to_pylist() == ["red", "blue", None, "red"]
+    assert table["label"].to_pylist() == ["a", "b", "a", "b"]
+
+
+def test_roles_are_taken_out_of_the_features(tmp_path: Path) -> None:
+    path = put(tmp_path / "x.csv", "pid,when,key,junk,size,class\np1,2024-01-31,k1,x,1,a\np2,2024-02-01,k2,y,2,b\n")
+    dataset, table, _ = drain_table(path, group="pid", time="when", id="key", exclude=["junk"])
+    assert [feature.name for feature in dataset.features] == ["size"]
+    assert table["group"].to_pylist() == ["p1", "p2"]
+    assert [str(time.date()) for time in table["time"].to_pylist()] == ["2024-01-31", "2024-02-01"]
+    assert table["source"].to_pylist() == ["k1", "k2"]
+
+
+def test_csv_and_parquet_of_one_table_give_equal_samples(tmp_path: Path) -> None:
+    frame = pd.DataFrame(
+        {
+            "count": [1, 2, 3, 4],
+            "ratio": [0.1, None, 1e-30, math.inf],
+            "is_new": [True, False, True, True],
+            "colour": ["red", 'é, "x"', None, "red\nblue"],
+            "class": ["a", "b", "a", "b"],
+        }
+    )
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    frame.to_parquet(tmp_path / "t.parquet")
+    first, second = drain_table(tmp_path / "t.csv"), drain_table(tmp_path / "t.parquet", format="parquet")
+    assert first[0] == second[0]
+    assert [feature.kind for feature in first[0].features] == ["number", "number", "category", "category"]
+    assert first[1]["content_hash"].to_pylist() == second[1]["content_hash"].to_pylist()
+    payload = [feature.column for feature in first[0].features]
+    assert first[1].select(payload).equals(second[1].select(payload))
+
+
+@given(
+    rows=st.lists(st.tuples(st.integers(0, 3), st.sampled_from("ab")), min_size=1, max_size=12),
+    extra=st.tuples(st.integers(0, 3), st.sampled_from("ab")),
+    place=st.integers(0, 12),
+)
+@settings(max_examples=25, deadline=None)
+def test_an_inserted_row_changes_no_other_identity(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[int, str]], extra: tuple[int, str], place: int
+) -> None:
+    folder = tmp_path_factory.mktemp("rows")
+
+    def identities(content: list[tuple[int, str]]) -> set[str]:
+        path = put(folder / "t.csv", "size,class\n" + "".join(f"{size},{label}\n" for size, label in content))
+        return set(drain_table(path)[1]["sample_id"].to_pylist())
+
+    before = identities(rows)
+    after = identities([*rows[:place], extra, *rows[place:]])
+    assert before < after
+    assert len(after) == len(rows) + 1
+
+
+def test_bad_rows_become_rejects_with_their_line(tmp_path: Path) -> None:
+    numbers = "".join(f"{number},x,a\n" for number in range(300))
+    text = 'size,note,class\n1,"two\nlines",a\n2,x\n3,x,b,7\n\n4,x,\n5,"x"y,b\nhuge,x,b\n7,x,b\n' + numbers
+    _, table, rejects = drain_table(put(tmp_path / "t.csv", text))
+    assert sorted((reject.source, reject.reason) for reject in rejects) == [
+        ("t.csv:4", "ragged_row"),
+        ("t.csv:5", "ragged_row"),
+        ("t.csv:7", "target_missing"),
+        ("t.csv:8", "malformed_row"),
+        ("t.csv:9", "not_a_number"),
+    ]
+    messages = {reject.source: reject.message for reject in rejects}
+    assert messages["t.csv:4"] == "2 cells, and the header has 3"
+    assert messages["t.csv:9"] == "column 'size' holds 'huge', which is not a number"
+    assert table.num_rows == 302
+
+
+def test_a_target_that_should_be_a_number_and_is_not_is_rejected(tmp_path: Path) -> None:
+    path = put(tmp_path / "t.csv", "size,class\n1,0\n2,1.0\n3,yes\n4,inf\n5,1\n6,\n")
+    dataset, table, rejects = drain_table(path, target_kind="number")
+    assert dataset.classes == ("0", "1")
+    assert table["label"].to_pylist() == ["0", "1", "1"]
+    reasons = [(reject.source, reject.reason) for reject in rejects]
+    assert reasons == [
+        ("t.csv:4", "target_not_numeric"),
+        ("t.csv:5", "target_not_numeric"),
+        ("t.csv:7", "target_missing"),
+    ]
+
+
+def test_ids_must_be_there_and_unique_over_all_files(tmp_path: Path) -> None:
+    put(tmp_path / "t" / "1.csv", "key,size,class\nk1,1,a\n,2,a\nk1,3,a\n")
+    put(tmp_path / "t" / "2.csv", "key,size,class\nk2,1,b\nk1,2,b\n")
+    _, table, rejects = drain_table(tmp_path / "t", id="key")
+    assert table["source"].to_pylist() == ["k1", "k2"]
+    assert [(reject.source, reject.reason) for reject in rejects] == [
+        ("1.csv:3", "id_missing"),
+        ("1.csv:4", "duplicate_id"),
+        ("2.csv:3", "duplicate_id"),
+    ]
+
+
+def test_a_time_that_is_none_is_rejected(tmp_path: Path) -> None:
+    path = put(tmp_path / "t.csv", "when,size,class\n2024-01-31,1,a\nsoon,2,b\n,3,b\n")
+    _, table, rejects = drain_table(path, time="when")
+    assert [reject.reason for reject in rejects] == ["time_unreadable"]
+    assert table["time"][1].as_py() is None
+
+
+def test_declared_kinds_win_over_inferred_ones(tmp_path: Path) -> None:
+    path = put(tmp_path / "t.csv", "zip,size,class\n01234,1,a\n99999,big,b\n")
+    dataset, table, rejects = drain_table(path, kinds={"zip": "category", "size": "number"})
+    assert [feature.kind for feature in dataset.features] == ["category", "number"]
+    assert table["feature:zip"].to_pylist() == ["01234"]
+    assert [reject.reason for reject in rejects] == ["not_a_number"]
+
+
+def test_files_of_a_folder_a_glob_a_store_and_gzip_read_alike(tmp_path: Path) -> None:
+    put(tmp_path / "t" / "1.csv", CSV)
+    put(tmp_path / "t" / "sub" / "2.csv", "class,colour,size\na,red,9\n")
+    put(tmp_path / "t" / "README.md", "not rows")
+    put(tmp_path / "t" / ".hidden.csv", "junk")
+    expected = drain_table(tmp_path / "t")[1]
+    assert expected.num_rows == 5
+    assert expected["source"][4].as_py().startswith("sub/2.csv#")
+    assert drain_table(tmp_path / "t" / "**" / "*.csv")[1].equals(expected)
+    memory = fsspec.filesystem("memory")
+    for name in ("1.csv", "sub/2.csv"):
+        memory.pipe(f"/tables/{name}", gzip.compress((tmp_path / "t" / name).read_bytes()))
+    assert drain_table("memory://tables")[1].equals(expected)
+    assert drain_table("memory://tables/*.csv")[1].num_rows == 4
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "latin-1", "utf-16"])
+def test_other_encodings_read_alike(tmp_path: Path, encoding: str) -> None:
+    path = put(tmp_path / "t.csv", "größe,class\nklein,a\nüber,b\n", encoding=encoding)
+    dataset, table, _ = drain_table(path, encoding="utf-8" if encoding == "utf-8-sig" else encoding)
+    assert dataset.features[0].name == "größe"
+    assert table["feature:größe"].to_pylist() == ["klein", "über"]
+
+
+@pytest.mark.parametrize(
+    ("text", "fields", "message"),
+    [
+        ("", {}, "is empty; a CSV file starts with a row of column names"),
+        ("size,class\n", {}, "holds column names and no rows"),
+        ("size,class,size\n1,a,2\n", {}, r"column names \['size'\] occur twice"),
+        (
+            "size;class\n1;a\n",
+            {},
+            r"no column 'class' \(target\); its columns are \['size;class'\]; is .*delimiter right",
+        ),
+        ("size,class\n1,a\n", {"group": "pid"}, r"no column 'pid' \(group\)"),
+        ("size,class\n1,a\n", {"exclude": ["junk"]}, r"no column 'junk' \(exclude\)"),
+        (",size,class\n0,1,a\n", {}, "column 1 has no name; name it, or list '' under exclude"),
+        ("class\na\n", {}, "has no feature"),
+        ('size,class\n1,"a\n2,b\n3,c\n', {}, "a quote opened in line 2 is not closed"),
+    ],
+)
+def test_a_wrong_file_stops_the_run_and_says_why(
+    tmp_path: Path, text: str, fields: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        drain_table(put(tmp_path / "t.csv", text), **fields)
+
+
+def test_a_wrong_encoding_names_itself_and_the_byte(tmp_path: Path) -> None:
+    path = put(tmp_path / "t.csv", "x,class\n" + f"{'1' * 97},a\n" * 20_000 + "é,b\n", encoding="latin-1")
+    with pytest.raises(DataError, match=r"t\.csv: byte 2000008 \(0xe9\) is not utf-8; set ingest\.source\.encoding"):
+        drain_table(path)
+
+
+def test_an_index_column_without_a_name_can_be_excluded(tmp_path: Path) -> None:
+    dataset, _, _ = drain_table(put(tmp_path / "t.csv", ",size,class\n0,1,a\n"), exclude=[""])
+    assert [feature.name for feature in dataset.features] == ["size"]
+
+
+def test_files_with_other_columns_are_refused(tmp_path: Path) -> None:
+    put(tmp_path / "t" / "1.csv", CSV)
+    put(tmp_path / "t" / "2.csv", "size,shade,class\n1,red,a\n")
+    with pytest.raises(DataError, match=r"2\.csv and 1\.csv differ in columns \['colour', 'shade'\]"):
+        drain_table(tmp_path / "t")
+
+
+def test_damaged_parquet_and_gzip_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is no whole Parquet file"):
+        drain_table(put(tmp_path / "t.parquet", "PAR1 not really"), format="parquet")
+    (tmp_path / "t.csv").write_bytes(gzip.compress(CSV.encode())[:-12])
+    with pytest.raises(DataError, match="damaged or truncated gzip file"):
+        drain_table(tmp_path / "t.csv")
+
+
+def test_columns_that_are_no_values_must_be_excluded(tmp_path: Path) -> None:
+    pd.DataFrame({"points": [[1, 2]], "class": ["a"]}).to_parquet(tmp_path / "t.parquet")
+    with pytest.raises(DataError, match=r"column 'points' holds list<.*> values"):
+        drain_table(tmp_path / "t.parquet", format="parquet")
+
+
+def test_a_missing_table_says_where_paths_start(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="does not exist; relative paths start at the workspace"):
+        drain_table(tmp_path / "nowhere.csv")
+    (tmp_path / "bare").mkdir()
+    with pytest.raises(DataError, match=r"holds no file that ends with \.csv"):
+        drain_table(tmp_path / "bare")
+
+
+def test_a_table_that_changes_while_read_stops_the_run(tmp_path: Path) -> None:
+    path = put(tmp_path / "t" / "1.csv", CSV)
+    params = make_params({**TABLE_FIELDS, "path": str(path.parent)})
+    reading = sources.read(params, num_workers=1)
+    put(tmp_path / "t" / "2.csv", CSV)
+    with pytest.raises(DataError, match=r"1 of its files came, changed or went while it was read, first 2\.csv"):
+        list(reading.batches)
+
+
+def test_a_table_that_vanishes_or_gets_other_columns_stops_the_run(tmp_path: Path) -> None:
+    path = put(tmp_path / "t.csv", CSV)
+    params = make_params({**TABLE_FIELDS, "path": str(path)})
+    reading = sources.read(params, num_workers=1)
+    put(path, "length,class\n1,a\n")
+    with pytest.raises(DataError, match="changed or went while it was read"):
+        list(reading.batches)
+    put(path, CSV)
+    reading = sources.read(params, num_workers=1)
+    path.unlink()
+    with pytest.raises(DataError, match="does not exist"):
+        list(reading.batches)

@@ -1,0 +1,102 @@
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from pydantic import ValidationError
+
+from datamill.errors import ParamsError
+from datamill.validation.checking import check, check_rules
+from datamill.validation.docs import write_docs
+from datamill.validation.rules import Rule, UserExpectation, user_rule
+
+BETWEEN = "expect_column_values_to_be_between"
+FRAME = pd.DataFrame({"x": [1.0, 9.0, np.nan, np.inf], "y": [0.0, 10.0, 0.0, 0.0], "label": ["a", "b", "<i>c", "a"]})
+
+
+def asked(kind: str, *, severity: str = "critical", **kwargs: Any) -> Rule:
+    return user_rule(UserExpectation.model_validate({"type": kind, "kwargs": kwargs, "severity": severity}))
+
+
+def test_great_expectations_names_the_rows_that_fail() -> None:
+    rules = [
+        asked(BETWEEN, column="x", max_value=5.0),
+        asked("expect_column_values_to_not_be_null", column="x"),
+        asked("expect_column_values_to_be_in_set", column="label", value_set=["a", "b"]),
+        asked("expect_column_pair_values_a_to_be_greater_than_b", column_A="x", column_B="y"),
+        asked("expect_compound_columns_to_be_unique", column_list=["y", "label"]),
+    ]
+    findings = check(FRAME, rules=rules).findings
+    assert [finding.rows.tolist() for finding in findings] == [[1, 3], [2], [2], [1, 2], [0, 3]]
+    assert findings[0].values == ["9", "inf"]
+    assert [finding.rule for finding in findings] == rules
+
+
+def test_a_rule_that_mostly_holds_blames_no_row() -> None:
+    (finding,) = check(FRAME, rules=[asked(BETWEEN, column="y", max_value=5.0, mostly=0.7)]).findings
+    assert finding.success
+    assert len(finding.rows) == 0
+
+
+def test_a_rule_about_the_whole_data_set_reports_what_was_observed() -> None:
+    rule = asked("expect_column_unique_value_count_to_be_between", column="label", min_value=5)
+    (finding,) = check(FRAME, rules=[rule]).findings
+    assert (finding.success, finding.rows.tolist(), finding.observed) == (False, [], "3")
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        (asked("expect_column_value_to_be_betwen", column="x"), f"no expectation .* did you mean {BETWEEN}"),
+        (
+            asked(BETWEEN, column="z", min_value=0),
+            "names column 'z', which does not exist; the columns are x, y, label",
+        ),
+        (asked(BETWEEN, column="lable", min_value=0), "names column 'lable', .* did you mean label?"),
+        (asked(BETWEEN, column="x", min_val=0), "has no argument 'min_val'; did you mean min_value"),
+        (asked(BETWEEN, column="x"), "min_value and max_value cannot both be None"),
+        (asked(BETWEEN, column="x", min_value=float("inf")), "cannot take .*inf"),
+    ],
+)
+def test_a_rule_that_cannot_be_checked_is_refused_before_any_work(rule: Rule, message: str) -> None:
+    with pytest.raises(ParamsError, match=message):
+        check_rules([rule], columns=list(FRAME.columns))
+
+
+def test_a_rule_that_does_not_fit_the_columns_type_is_refused() -> None:
+    with pytest.raises(ParamsError, match=f"{BETWEEN} cannot be checked with .*'label'.*must either be None or of the"):
+        check(FRAME, rules=[asked(BETWEEN, column="label", min_value=1)])
+
+
+def test_an_unknown_severity_is_refused() -> None:
+    with pytest.raises(ValidationError, match="critical"):
+        asked(BETWEEN, severity="fatal", column="x", min_value=0)
+
+
+def test_checking_prints_nothing_and_leaves_no_folder_behind(capfd: Any) -> None:
+    before = set(Path(tempfile.gettempdir()).glob("tmp*"))
+    check(FRAME, rules=[asked(BETWEEN, column="x", max_value=5.0)])
+    assert capfd.readouterr() == ("", "")
+    assert set(Path(tempfile.gettempdir()).glob("tmp*")) <= before
+
+
+def test_data_docs_need_no_network_no_script_and_escape_what_the_data_says(tmp_path: Path) -> None:
+    frame = FRAME.assign(label=["<script>alert(1)</script>", "b", "c", "d"])
+    rules = [
+        asked("expect_column_values_to_be_in_set", column="label", value_set=["b"]),
+        asked("expect_column_distinct_values_to_be_in_set", column="label", value_set=["b"], severity="info"),
+        asked(BETWEEN, column="x", max_value=5.0, severity="warning"),
+    ]
+    write_docs(tmp_path, report=check(frame, rules=rules))
+    results, suite = (tmp_path / name for name in ("index.html", "expectations.html"))
+    assert sorted(tmp_path.iterdir()) == [suite, results]
+    for page in (results.read_text(), suite.read_text()):
+        assert "<script" not in page
+        assert "http://" not in page
+        assert "https://" not in page
+        assert "../" not in page
+    assert "&lt;script&gt;alert(1)" in results.read_text()
+    assert "3 unexpected values found" in results.read_text()
+    assert "Rule values_to_be_between, warning" in suite.read_text()

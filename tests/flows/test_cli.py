@@ -1,0 +1,72 @@
+import subprocess
+import sys
+import time
+
+import pytest
+from typer.testing import CliRunner
+
+from flows.cli import app
+
+
+def call(*arguments):
+    return CliRunner().invoke(app, list(arguments))
+
+
+def test_help_answers_at_once():
+    start = time.monotonic()
+    subprocess.run([sys.executable, "-m", "flows.cli", "--help"], check=True, capture_output=True)
+    assert time.monotonic() - start < 2  # half a second alone on the machine; tests share it
+
+
+def test_help_names_every_verb():
+    text = call("--help").stdout
+    for verb in ("init", "run", "trace", "report", "ui"):
+        assert verb in text
+
+
+def test_a_missing_params_file_is_one_message_without_a_traceback(tmp_path):
+    done = call("run", "--root", str(tmp_path))
+    assert done.exit_code == 1
+    assert "params.yaml is missing; `datamill init` makes a workspace with one" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_debug_lets_the_error_through(tmp_path):
+    done = call("run", "--root", str(tmp_path), "--debug")
+    assert type(done.exception).__name__ == "ParamsError"
+
+
+def test_an_unknown_example_lists_the_ones_there_are(tmp_path):
+    done = call("init", str(tmp_path / "x"), "--example", "digit")
+    assert "no example is called 'digit'; there are breast-cancer, digits, fashion-mnist" in done.stderr
+
+
+def test_a_workspace_inside_the_checkout_is_refused(repository):
+    done = call("init", str(repository / "mine"))
+    assert done.exit_code == 1
+    assert "lies inside datamill's checkout" in " ".join(done.stderr.split())
+
+
+def test_init_makes_a_workspace_and_a_second_call_changes_nothing(tmp_path):
+    root = tmp_path / "mine"
+    assert call("init", str(root)).exit_code == 0
+    before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    assert {"params.yaml", "dvc.yaml", "README.md", ".gitignore", ".dvcignore"} <= {path.name for path in before}
+    assert (root / ".git").is_dir()
+    done = call("init", str(root))
+    assert "already; nothing to do" in done.stdout
+    assert {path: path.read_bytes() for path in before} == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["trace", "abc"], "no sample has an id that begins with, or a source that ends with, 'abc'"),
+        (["report"], "model_card.html is not there; `datamill run` writes it at its end"),
+        (["report", "--card", "post"], "--card is 'post'; use 'model' or 'data'"),
+    ],
+)
+def test_asking_before_anything_ran_is_one_clear_message(tmp_path, arguments, message):
+    done = call(*arguments, "--root", str(tmp_path))
+    assert done.exit_code == 1
+    assert message in " ".join(done.stderr.split())

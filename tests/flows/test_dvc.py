@@ -1,0 +1,22 @@
+from flows.dvc import LockedError, explain, stage_environment
+
+
+def test_the_stages_own_message_is_the_error_with_its_indented_lines():
+    lines = ["Running stage 'split':", "error: split: too few", "  a: 1", "  b: 2", "ERROR: failed to reproduce 'split'"]
+    assert str(explain("split", lines)) == "split: too few\n  a: 1\n  b: 2"
+
+
+def test_a_held_lock_is_an_error_worth_a_retry():
+    assert isinstance(explain("split", ["ERROR: Unable to acquire lock. Most likely another DVC process"]), LockedError)
+    assert not isinstance(explain("split", ["error: the lock of the door is broken"]), LockedError)
+
+
+def test_without_a_message_dvcs_last_words_are_told():
+    assert str(explain("split", ["ERROR: no such stage"])) == "split failed:\nERROR: no such stage"
+
+
+def test_stages_get_this_interpreter_the_session_and_no_stray_run(monkeypatch):
+    monkeypatch.setenv("MLFLOW_RUN_ID", "stray")
+    environment = stage_environment(session="key=name")
+    assert environment["DATAMILL_SESSION"] == "key=name"
+    assert "MLFLOW_RUN_ID" not in environment

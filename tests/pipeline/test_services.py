@@ -1,0 +1,150 @@
+"""The whole pipeline through DVC, Prefect and MLflow, as people run it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import mlflow
+import psutil
+import pytest
+
+from tests.pipeline.conftest import make_workspace
+
+pytestmark = [pytest.mark.slow, pytest.mark.services, pytest.mark.timeout(900)]
+
+BIN = Path(sys.executable).parent
+
+
+def environment(**extra: str) -> dict[str, str]:
+    kept = {key: value for key, value in os.environ.items() if key != "DATAMILL_TRACKING"}
+    return {**kept, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "DATAMILL_DEVICE": "cpu", **extra}
+
+
+def call(*command: str, root: Path, check: bool = True, **extra: str) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [str(BIN / command[0]), *command[1:]], cwd=root, env=environment(**extra), capture_output=True, text=True, check=False
+    )
+    if check:
+        assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    return done
+
+
+def commit(root: Path) -> None:
+    for command in (["add", "-A"], ["-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", "state"]):
+        subprocess.run(["git", *command], cwd=root, check=True)
+
+
+@pytest.fixture(scope="module")
+def flowed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace brought up to date by the flow."""
+    root = make_workspace(tmp_path_factory.mktemp("flow") / "project")
+    call("datamill", "run", root=root, PREFECT_HOME=str(root / ".datamill/prefect"))
+    return root
+
+
+def test_dvc_repro_alone_gives_the_same_lock_file_as_the_flow(flowed, tmp_path):
+    root = make_workspace(tmp_path / "project")
+    call("dvc", "repro", root=root)
+    assert (root / "dvc.lock").read_text() == (flowed / "dvc.lock").read_text()
+
+
+def test_a_second_flow_run_finds_everything_cached(flowed):
+    done = call("datamill", "run", root=flowed, PREFECT_HOME=str(flowed / ".datamill/prefect"))
+    assert "0 of 14 stages ran, 14 were cached" in done.stdout
+
+
+def test_mlflow_holds_one_parent_a_child_per_stage_the_model_and_the_data_set(flowed):
+    client = mlflow.MlflowClient(f"sqlite:///{flowed / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name(flowed.name)
+    runs = client.search_runs([experiment.experiment_id], max_results=100)
+    parents = [run for run in runs if run.data.tags.get("datamill.role") == "parent"]
+    first = min(parents, key=lambda run: run.info.start_time)
+    children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == first.info.run_id]
+    assert len(children) == 14
+    assert first.data.tags["stage.export"] == "executed"
+    assert first.data.params["train.epochs"] == "2"
+    assert first.data.metrics["evaluate.test.accuracy"] > 0.5
+    assert first.inputs.dataset_inputs[0].dataset.digest.endswith(".dir")
+    train = next(run for run in children if run.info.run_name == "train")
+    assert len(client.get_metric_history(train.info.run_id, "validation_loss")) == 2
+    (model,) = client.search_logged_models([experiment.experiment_id])
+    assert model.name == "model"
+
+
+def test_dvc_shows_metrics_and_plots(flowed):
+    assert "evaluate" in call("dvc", "metrics", "show", root=flowed).stdout
+    call("dvc", "plots", "show", "--out", ".datamill/plots", root=flowed)
+    assert (flowed / ".datamill/plots/index.html").stat().st_size > 1000
+
+
+def test_outputs_pushed_to_the_local_remote_can_be_pulled_back(flowed, tmp_path):
+    call("dvc", "push", root=flowed)
+    commit(flowed)
+    clone = tmp_path / "clone"
+    subprocess.run(["git", "clone", "-q", str(flowed), str(clone)], check=True)
+    call("dvc", "remote", "modify", "--local", "local", "url", str(flowed / ".datamill/remote"), root=clone)
+    call("dvc", "pull", root=clone)
+    assert (clone / "models/export/model.onnx").read_bytes() == (flowed / "models/export/model.onnx").read_bytes()
+
+
+def test_an_experiment_changes_one_parameter(tmp_path):
+    root = make_workspace(tmp_path / "project")
+    call("dvc", "repro", "split", root=root)
+    commit(root)
+    call("dvc", "exp", "run", "-S", "train.epochs=3", root=root)
+    assert "epochs: 3" in (root / "params.yaml").read_text()
+    assert len((root / "reports/train/history.csv").read_text().splitlines()) == 4
+
+
+def test_a_run_killed_half_way_is_finished_by_the_same_command(tmp_path, flowed):
+    root = make_workspace(tmp_path / "project")
+    process = subprocess.Popen(
+        [BIN / "dvc", "repro"], cwd=root, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 300
+    while not (root / "reports/preprocess.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
+    for member in family:
+        member.send_signal(signal.SIGKILL)
+    process.wait()
+    call("dvc", "repro", root=root)
+    assert (root / "dvc.lock").read_text() == (flowed / "dvc.lock").read_text()
+
+
+def test_a_typo_in_params_stops_before_any_work(tmp_path):
+    root = make_workspace(tmp_path / "project")
+    text = (root / "params.yaml").read_text()
+    (root / "params.yaml").write_text(text.replace("epochs:", "epoch:"))
+    done = call("datamill", "run", root=root, check=False)
+    assert done.returncode == 1
+    assert "train.epoch is not a parameter; did you mean 'epochs'?" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (root / "data/ingest").exists()
+
+
+def test_the_flow_runs_against_a_prefect_server(tmp_path):
+    root = make_workspace(tmp_path / "project")
+    home = str(tmp_path / "prefect")
+    log = (tmp_path / "server.log").open("wb")
+    command = [BIN / "prefect", "server", "start", "--host", "127.0.0.1", "--port", "4299"]
+    server = subprocess.Popen(command, env=environment(PREFECT_HOME=home), stdout=log, stderr=log)
+    try:
+        deadline = time.monotonic() + 90
+        while time.monotonic() < deadline and b"Uvicorn" not in (tmp_path / "server.log").read_bytes():
+            time.sleep(0.3)
+        time.sleep(2)
+        url = "http://127.0.0.1:4299/api"
+        call("datamill", "run", "--target", "split", root=root, PREFECT_HOME=home, PREFECT_API_URL=url)
+        listed = call("prefect", "flow-run", "ls", root=root, PREFECT_HOME=home, PREFECT_API_URL=url, COLUMNS="200")
+        assert "train-model" in listed.stdout
+        assert "COMPLETED" in listed.stdout.upper()
+        artifact = call("prefect", "artifact", "ls", root=root, PREFECT_HOME=home, PREFECT_API_URL=url, COLUMNS="200")
+        assert "datamill-run" in artifact.stdout
+    finally:
+        server.terminate()
+        server.wait(timeout=30)
+        log.close()
