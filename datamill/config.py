@@ -6,8 +6,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from datamill import files
 from datamill.errors import ParamsError
@@ -24,14 +26,23 @@ def read_params(root: Path) -> dict[str, Any]:
     """
     path = root / PARAMS_FILE
     try:
-        sections = yaml.safe_load(path.read_text(encoding="utf-8"))
+        sections = parse_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ParamsError(f"{path} is missing; `datamill init` makes a workspace with one") from error
-    except yaml.YAMLError as error:
+    except YAMLError as error:
         raise ParamsError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(sections, dict):
         raise ParamsError(f"{path} must hold one section per stage, found {type(sections).__name__}")
     return sections
+
+
+def parse_yaml(text: str) -> Any:
+    """Plain data of a YAML 1.2 text, as DVC reads it: ``off`` and ``no`` are words, not false.
+
+    Raises:
+        YAMLError: The text is no YAML.
+    """
+    return YAML(typ="safe", pure=True).load(text)
 
 
 def load_params(stages: Iterable[Stage], *, root: Path, others: Iterable[str] = ()) -> dict[str, Params]:
@@ -57,8 +68,6 @@ def set_params(assignments: Iterable[str], *, stages: Iterable[Stage], root: Pat
     Raises:
         ParamsError: An assignment is malformed, names no parameter, or gives a value out of bounds.
     """
-    from ruamel.yaml import YAML
-
     path = root / PARAMS_FILE
     editor = YAML()
     editor.preserve_quotes = True
@@ -116,7 +125,7 @@ def _assign(document: Any, assignment: str) -> str | None:
     if not equals or not isinstance(place, dict) or last not in place:
         known = flatten(_plain(document))
         raise ParamsError(f"--set {assignment}: use section.key=value with a key of params.yaml{_nearest(key, known)}")
-    value, before = yaml.safe_load(text), _plain(place[last])
+    value, before = parse_yaml(text), _plain(place[last])
     if value == before and type(value) is type(before):
         return None
     place[last] = value

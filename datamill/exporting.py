@@ -36,8 +36,8 @@ class Classifier(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Logits and probabilities, shape (B, K) each."""
-        logits_BK = self.network(x)
-        return logits_BK, torch.softmax(logits_BK, dim=1)
+        logits = self.network(x)
+        return logits, torch.softmax(logits, dim=1)
 
 
 @dataclass(frozen=True)
@@ -113,8 +113,8 @@ def open_session(model: bytes, *, num_threads: int) -> onnxruntime.InferenceSess
 
 def run_session(session: onnxruntime.InferenceSession, *, x: NDArray[np.float32]) -> NDArray[np.float32]:
     """Probabilities of a batch of network inputs, shape (B, K)."""
-    (probabilities_BK,) = session.run([PROBABILITIES], {INPUT: x})
-    return np.asarray(probabilities_BK, np.float32)
+    (probabilities,) = session.run([PROBABILITIES], {INPUT: x})
+    return np.asarray(probabilities, np.float32)
 
 
 def check_parity(session: onnxruntime.InferenceSession, *, network: nn.Module, shard: Shard, batch_size: int) -> Parity:
@@ -123,10 +123,10 @@ def check_parity(session: onnxruntime.InferenceSession, *, network: nn.Module, s
     for start in range(0, shard.num_rows, batch_size):
         x = to_input(shard.x[start : start + batch_size])
         with torch.inference_mode():
-            wanted_BK = torch.softmax(network(x), dim=1).numpy()
-        found_BK = run_session(session, x=x.contiguous().numpy())
-        largest = float(np.maximum(largest, np.abs(found_BK - wanted_BK).max()))  # keeps NaN, unlike max
-        agreeing += int((found_BK.argmax(axis=1) == wanted_BK.argmax(axis=1)).sum())
+            wanted = torch.softmax(network(x), dim=1).numpy()
+        found = run_session(session, x=x.contiguous().numpy())
+        largest = float(np.maximum(largest, np.abs(found - wanted).max()))  # keeps NaN, unlike max
+        agreeing += int((found.argmax(axis=1) == wanted.argmax(axis=1)).sum())
     return Parity(samples=shard.num_rows, max_difference=largest, agreement=agreeing / max(1, shard.num_rows))
 
 
@@ -208,7 +208,8 @@ def _preprocessing(spec: NetworkSpec) -> str:
         return "Rows must have gone through the fitted preprocessor, which scales numbers and encodes categories."
     height, width, channels = spec.shape
     colour = "grey" if channels == 1 else "RGB"
-    return f"Pixels from 0 to 255, {colour}, resized to {height} x {width} px, channels first; the model normalises inside."
+    size = f"{height} x {width} px"
+    return f"Pixels from 0 to 255, {colour}, resized to {size}, channels first; the model normalises inside."
 
 
 def _strip_graph(graph: onnx.GraphProto) -> None:

@@ -98,8 +98,8 @@ def evaluate(
 
     rng = np.random.default_rng([params.seed, 0])
     baseline = fit_baseline(split["train"], **params.baseline.model_dump(), rng=rng)
-    unit_N, unit = bootstrap.units(traits[0][1].to_pylist())
-    resampling = Resampling(unit_N, params.num_resamples, params.level, num_bins=params.num_bins, seed=params.seed)
+    drawn, unit = bootstrap.units(traits[0][1].to_pylist())
+    resampling = Resampling(drawn, params.num_resamples, params.level, num_bins=params.num_bins, seed=params.seed)
     simple = as_predictions(test, probabilities=baseline.probabilities(test))
     compared = compare(truth, baseline=simple, resampling=resampling)
     compared["baseline"] |= {"rows": baseline.num_rows, "has_converged": baseline.has_converged}

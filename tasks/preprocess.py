@@ -47,9 +47,9 @@ class PreprocessParams(Params):
     seed: NonNegativeInt
     """Seeds the draw of rows kept for knn."""
     image: ImageParams
-    """Images."""
+    """How images become arrays; without effect on tables."""
     table: TableParams
-    """Tables."""
+    """How rows become features; without effect on images."""
 
 
 def preprocess(

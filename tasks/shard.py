@@ -60,7 +60,7 @@ def shard(
         preprocessor=load_preprocessor(preprocessor),
         dataset=dataset,
         folder=shards,
-        export=Export(webdataset, splits=exported, max_samples=params.webdataset_max_samples) if exported else None,
+        export=Export(webdataset, splits=exported, max_samples=params.webdataset_max_samples),
     )
 
     count = placed.num_rows

@@ -95,7 +95,7 @@ def weighted_scores(predictions: Predictions, *, weight_NR: Floats, num_bins: in
 
 
 def weighted_class_scores(predictions: Predictions, *, weight_NR: Floats) -> tuple[Floats, Floats, Floats, Floats]:
-    """Precision, recall, F1 and support of every class, shape ``(K, R)`` each; 0 where there is nothing to divide by."""
+    """Precision, recall, F1 and support of every class, shape ``(K, R)`` each; 0 for nothing divided by nothing."""
     num_classes, right = predictions.num_classes, predictions.is_correct
     support_KR = sum_by(predictions.label, values_NR=weight_NR, num_groups=num_classes)
     claimed_KR = sum_by(predictions.predicted, values_NR=weight_NR, num_groups=num_classes)

@@ -26,8 +26,8 @@ def open_splits(shards: Path) -> dict[str, Shard]:
     split = {name: open_shard(shards / name) for name in SPLITS}
     if not split["test"].num_rows:
         raise StageError(
-            f"the test split has 0 samples (train has {split['train'].num_rows}), so nothing can be measured; give test a "
-            f"larger share in the split section of params.yaml, or ingest more samples"
+            f"the test split has 0 samples (train has {split['train'].num_rows}), so nothing can be measured; give "
+            f"test a larger share in the split section of params.yaml, or ingest more samples"
         )
     return split
 

@@ -1,5 +1,6 @@
 """Accuracy on parts of the test split: an average hides whom a model fails."""
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -114,7 +115,7 @@ def _quartiles(values: NDArray[np.float64]) -> list[str | None]:
     finite = values[np.isfinite(values)]
     edges = np.unique(np.quantile(finite, np.linspace(0, 1, NUM_BUCKETS + 1)))
     number = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, max(0, len(edges) - 2))
-    names = [f"{low:.4g} to {high:.4g}" for low, high in zip(edges[:-1], edges[1:], strict=True)] or [f"{edges[0]:.4g}"]
+    names = [f"{low:.4g} to {high:.4g}" for low, high in itertools.pairwise(edges)] or [f"{edges[0]:.4g}"]
     return [names[n] if np.isfinite(value) else None for n, value in zip(number, values, strict=True)]
 
 

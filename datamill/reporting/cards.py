@@ -82,7 +82,8 @@ class Picture:
         """The picture as an element that needs no other file."""
         if self.svg:
             label = escape(self.caption)
-            return Markup(self.svg.replace("<svg", f'<svg role="img" aria-label="{label}"', 1))
+            svg = self.svg.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
+            return Markup(svg)  # noqa: S704 matplotlib escapes the names that it draws
         data = base64.b64encode(self.png).decode("ascii")
         return Markup('<img class="raster" alt="{}" src="data:image/png;base64,{}">').format(self.caption, data)
 
@@ -106,7 +107,8 @@ class Document:
     @property
     def html(self) -> Markup:
         """The text as HTML; tags in it are shown, not obeyed."""
-        return Markup(markdown.markdown(str(escape(self.text)), extensions=["tables"]))
+        html = markdown.markdown(str(escape(self.text)), extensions=["tables"])
+        return Markup(html)  # noqa: S704 escaped before it became HTML
 
 
 Block = Text | Tiles | Table | Picture | Code | Document
@@ -162,7 +164,7 @@ def render(card: Card, *, template: str) -> str:
     is_html = template.endswith(".html.j2")
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=is_html,
+        autoescape=is_html,  # noqa: S701 Markdown has its own filter
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -171,6 +173,12 @@ def render(card: Card, *, template: str) -> str:
     environment.filters["md"] = escape_markdown
     environment.globals["figures"] = FIGURES
     return environment.get_template(template).render(card=card)
+
+
+def demote_headings(text: str) -> str:
+    """A stage's Markdown report as part of a section: without its title, other headings one level lower."""
+    body = re.sub(r"\A# .*\n+", "", text)
+    return re.sub(r"^(#+ )", r"#\1", body, flags=re.MULTILINE).strip()
 
 
 def escape_markdown(text: str) -> str:

@@ -16,7 +16,7 @@ from datamill.reporting.funnel import Step
 from datamill.reporting.model_card import About
 from datamill.samples import Dataset
 
-MAX_ROWS = 40  # of a table of rules or classes
+MAX_ROWS = 40  # of the table of classes
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,11 @@ class DataFacts:
 
 def data_card(facts: DataFacts) -> Card:
     """The card of a data set."""
-    num_classes = len(facts.dataset.classes)
+    dataset = facts.dataset
+    num_classes = len(dataset.classes)
     return Card(
         title=f"{facts.about.title}: data",
-        subtitle=f"Data card: {facts.dataset.name}, {facts.dataset.modality} {facts.dataset.task}, {num_classes} classes",
+        subtitle=f"Data card: {dataset.name}, {dataset.modality} {dataset.task}, {num_classes} classes",
         sections=[
             Section("At a glance", [_tiles(facts)]),
             Section("The fate of every sample", _funnel(facts.steps)),
@@ -115,14 +116,24 @@ def _absent(facts: DataFacts, counts: NDArray[np.int64]) -> list[str]:
 
 
 def _rules(rules: Sequence[Mapping[str, Any]]) -> list[Block]:
-    rows = [
-        [_words(rule["name"]), rule["kwargs"].get("column", "all"), rule["claim"], rule["severity"]]
-        for rule in rules[:MAX_ROWS]
-    ]
-    blocks: list[Block] = [Table(["Rule", "Column", "Expected", "If it fails"], rows)]
-    if len(rules) > MAX_ROWS:
-        blocks.append(Text(f"{len(rules) - MAX_ROWS} further rules are in data/validate/schema.json."))
-    return blocks
+    alike: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for rule in rules:
+        alike.setdefault((rule["name"], rule["severity"]), []).append(rule)
+    rows = [[_words(name), _claim(group), _columns(group), severity] for (name, severity), group in alike.items()]
+    note = "The limits of each column are in data/validate/schema.json."
+    return [Table(["Rule", "Expected", "Of", "If it fails"], rows), Text(note)]
+
+
+def _claim(rules: Sequence[Mapping[str, Any]]) -> str:
+    """What rules of one name expect; where they differ, what the first one does."""
+    claims = {rule["claim"] for rule in rules}
+    return str(rules[0]["claim"]) if len(claims) == 1 else f"by column, such as {rules[0]['claim']}"
+
+
+def _columns(rules: Sequence[Mapping[str, Any]]) -> str:
+    names = [str(rule["kwargs"].get("column", "several columns")) for rule in rules]
+    shown = ", ".join(names[:3])
+    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more columns"
 
 
 def _cleaning(steps: Sequence[Step]) -> list[Block]:
@@ -141,7 +152,10 @@ def _audit(facts: DataFacts) -> list[Block]:
     if not found:
         return [Text("No label was found to be suspicious.")]
     total = sum(found.values())
-    text = f"{total:,} of {step.survived + step.lost:,} labels were found suspicious: {reasons(found)}. Test labels are flagged, never changed."
+    text = (
+        f"{total:,} of {step.survived + step.lost:,} labels were found suspicious: {reasons(found)}. "
+        f"Test labels are flagged, never changed."
+    )
     blocks: list[Block] = [Text(text)]
     if len(facts.suspects) > 1:
         header, *lines = facts.suspects

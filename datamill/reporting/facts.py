@@ -1,6 +1,7 @@
 """What the cards show, read from the artifacts of the run."""
 
 import csv
+import itertools
 import json
 from collections import Counter
 from collections.abc import Mapping
@@ -16,7 +17,8 @@ from datamill.shards.native import Shard
 from datamill.training.history import read_history
 
 NUM_SUSPECTS = 10  # lines of the audit's list that the card shows
-MAX_CELL = 80  # characters of one cell of that list
+MAX_CELL = 60  # characters of one cell of that list
+ID_DIGITS = 13  # of a sample's id: enough to find it with, shorter than the whole
 
 
 def read_model_facts(
@@ -31,8 +33,8 @@ def read_model_facts(
     """Everything on the model card.
 
     Args:
-        paths: ``evaluated``, ``trained`` (metrics), ``confusion``, ``calibration``, ``slices``, ``mistakes``, ``history``
-            and ``diagnosis``; the last one may be missing, because it is not versioned.
+        paths: ``evaluated``, ``trained`` (metrics), ``confusion``, ``calibration``, ``slices``, ``mistakes``,
+            ``history`` and ``diagnosis``; the last one may be missing, because it is not versioned.
         about: The owner's words.
         interface: What the export says of the model's interface.
         exported: The export's metrics.
@@ -47,7 +49,7 @@ def read_model_facts(
         trained=_read_json(paths["trained"]),
         exported=exported,
         times=times,
-        confusion_KK=reports.read_confusion(paths["confusion"], classes=interface["classes"]),
+        confusion=reports.read_confusion(paths["confusion"], classes=interface["classes"]),
         bins=reports.read_bins(paths["calibration"]),
         slices=reports.read_slices(paths["slices"]),
         history=read_history(paths["history"]),
@@ -61,9 +63,9 @@ def read_data_facts(paths: Mapping[str, Path], *, about: About, shards: Mapping[
     """Everything on the data card.
 
     Args:
-        paths: ``samples``, ``rejects``, ``schema``, the ledgers ``verdicts``, ``cleaned``, ``assignments``, ``audited``,
-            ``plan`` and ``sharded``, the parts ``copies``, ``synthetic`` and ``resampled``, the ledger of candidates
-            ``admissions``, the list ``suspects``, and the pictures ``preview`` and ``sheet``.
+        paths: ``samples``, ``rejects``, ``schema``, the ledgers ``verdicts``, ``cleaned``, ``assignments``,
+            ``audited``, ``plan`` and ``sharded``, the parts ``copies``, ``synthetic`` and ``resampled``, the ledger of
+            candidates ``admissions``, the list ``suspects``, and the pictures ``preview`` and ``sheet``.
         about: The owner's words.
         shards: The shard of each split.
     """
@@ -102,8 +104,13 @@ def _candidates(path: Path) -> list[tuple[str, str, int]]:
 
 def _first_lines(path: Path) -> list[list[str]]:
     with path.open(encoding="utf-8", newline="") as file:
-        lines = [line for line, _ in zip(csv.reader(file), range(NUM_SUSPECTS + 1), strict=False)]
-    return [[cell if len(cell) <= MAX_CELL else cell[: MAX_CELL - 1] + "…" for cell in line] for line in lines]
+        header, *lines = itertools.islice(csv.reader(file), NUM_SUSPECTS + 1)
+    widths = [ID_DIGITS if name == "sample_id" else MAX_CELL for name in header]
+    return [header, *([_cut(cell, width) for cell, width in zip(line, widths, strict=True)] for line in lines)]
+
+
+def _cut(cell: str, width: int) -> str:
+    return cell if len(cell) <= width else cell[: width - 1] + "…"
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The way of the samples through the pipeline, read from the ledgers: who went on, who was lost and why, who was made."""
+"""The way of the samples through the pipeline, read from the ledgers: who went on, who was lost, and why."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping

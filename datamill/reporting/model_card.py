@@ -3,7 +3,6 @@
 Source: M. Mitchell et al., "Model Cards for Model Reporting", FAT* 2019 (the questions that a card answers).
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +14,21 @@ from datamill.evaluation.calibration import Bin
 from datamill.evaluation.metrics import HEADLINES, LOWER_IS_BETTER
 from datamill.evaluation.slices import Slice
 from datamill.reporting import plots
-from datamill.reporting.cards import Block, Card, Code, Document, Picture, Section, Table, Text, Tile, Tiles, plot
+from datamill.reporting.cards import (
+    Block,
+    Card,
+    Code,
+    Document,
+    Picture,
+    Section,
+    Table,
+    Text,
+    Tile,
+    Tiles,
+    demote_headings,
+    plot,
+)
+from datamill.reporting.usage import usage_snippet
 from datamill.training.history import EpochResult
 
 NAMES = {
@@ -55,7 +68,7 @@ class ModelFacts:
         trained: Metrics of ``train``.
         exported: Metrics of ``export``.
         times: Latencies by batch size, measured on this machine.
-        confusion_KK: Test samples by true and predicted class.
+        confusion: Test samples by true and predicted class, shape ``(K, K)``.
         bins: Reliability bins.
         slices: Accuracy by slice.
         history: Epochs of the training run.
@@ -70,7 +83,7 @@ class ModelFacts:
     trained: Mapping[str, Any]
     exported: Mapping[str, Any]
     times: Mapping[str, Any]
-    confusion_KK: NDArray[np.int64]
+    confusion: NDArray[np.int64]
     bins: Sequence[Bin]
     slices: Sequence[Slice]
     history: Sequence[EpochResult]
@@ -106,26 +119,6 @@ def with_interval(value: float, interval: Mapping[str, float] | None) -> str:
     """A number, and its interval where there is one."""
     ends = f" ({interval['low']:.4f} to {interval['high']:.4f})" if interval else ""
     return f"{value:.4f}{ends}"
-
-
-def usage_snippet(interface: Mapping[str, Any]) -> str:
-    """Python that calls the exported model with onnxruntime and numpy alone; run in the workspace, it works as it is."""
-    shape = ", ".join(map(str, interface["sample"]["shape"]))
-    is_image = len(interface["sample"]["shape"]) == 3
-    made = f"np.zeros((1, {shape}), np.{interface['sample']['dtype']})"
-    what = "your images: count, height, width, channels; 0 to 255" if is_image else "your rows, after the preprocessor"
-    batch = "samples.transpose(0, 3, 1, 2).astype(np.float32)" if is_image else "samples.astype(np.float32)"
-    return f"""\
-import json
-import numpy as np
-import onnxruntime
-
-session = onnxruntime.InferenceSession("models/export/model.onnx", providers=["CPUExecutionProvider"])
-with open("models/export/interface.json", encoding="utf-8") as file:
-    classes = json.load(file)["classes"]
-samples = {made}  # {what}
-(probabilities,) = session.run(["probabilities"], {{"input": {batch}}})
-print(classes[probabilities[0].argmax()], probabilities[0].max())"""
 
 
 def _tiles(facts: ModelFacts) -> Block:
@@ -178,11 +171,12 @@ def _metrics(evaluated: Mapping[str, Any]) -> list[Block]:
         theirs = with_interval(baseline[name], baseline["interval"].get(name))
         ends = f" ({difference['low']:+.4f} to {difference['high']:+.4f})" if "low" in difference else ""
         rows.append([NAMES[name] + arrow, ours, theirs, f"{difference['value']:+.4f}{ends}"])
+    stopped = "" if baseline["has_converged"] else ", stopped before it converged"
     note = (
-        f"On {evaluated['samples']:,} test samples that no other stage has learnt from. Precision, recall and F1 are means over "
-        f"classes, ROC AUC is the mean of one class against the rest; lower is better where ↓ stands. In brackets: percentile bootstrap intervals over "
-        f"{evaluated['resampled_unit']}s; the difference is paired. The baseline is a logistic regression on the raw inputs of "
-        f"{baseline['rows']:,} training rows{'' if baseline['has_converged'] else ', stopped before it converged'}."
+        f"On {evaluated['samples']:,} test samples that no other stage has learnt from. Precision, recall and F1 are "
+        f"means over classes, ROC AUC is the mean of one class against the rest; lower is better where ↓ stands. In "
+        f"brackets: percentile bootstrap intervals over {evaluated['resampled_unit']}s; the difference is paired. The "
+        f"baseline is a logistic regression on the raw inputs of {baseline['rows']:,} training rows{stopped}."
     )
     blocks: list[Block] = [Table(["Metric", "Network", "Baseline", "Difference"], rows), Text(note)]
     if evaluated["binary"]:
@@ -201,7 +195,7 @@ def _classes(facts: ModelFacts) -> list[Block]:
     blocks: list[Block] = [Table(["Class", "Precision", "Recall", "F1", "Test samples"], rows)]
     if len(classes) > MAX_CLASSES:
         blocks.append(Text(f"{len(classes) - MAX_CLASSES} further classes are in reports/evaluate.json."))
-    figure = plots.confusion_figure(facts.confusion_KK, classes=list(classes))
+    figure = plots.confusion_figure(facts.confusion, classes=list(classes))
     return [*blocks, plot("confusion", figure, caption="Confusion matrix on the test split: true class by row")]
 
 
@@ -221,12 +215,12 @@ def _slices(facts: ModelFacts) -> list[Block]:
         return [Text("No slice of the test split holds enough samples to be judged on its own.")]
     lowest = sorted(facts.slices, key=lambda entry: (entry.high, entry.accuracy))[:NUM_SLICES]
     text = (
-        f"Lowest accuracy among slices of enough samples: {worst['accuracy']:.4f} ({worst['low']:.4f} to {worst['high']:.4f}) "
-        f"for {worst['property']} {worst['value']}, {worst['count']:,} samples. The worst of many slices looks worse than it is: "
-        f"read the interval."
+        f"Lowest accuracy among slices of enough samples: {with_interval(worst['accuracy'], worst)} for "
+        f"{worst['property']} {worst['value']}, {worst['count']:,} samples. The worst of many slices looks worse than "
+        f"it is: read the interval."
     )
     figure = plots.slices_figure(lowest, overall=facts.evaluated["accuracy"])
-    caption = "The most surely weak slices, their size, and Wilson intervals; the dashed line is the accuracy over all samples"
+    caption = "The most surely weak slices, their size, and Wilson intervals; dashed: the accuracy over all samples"
     return [Text(text), plot("slices", figure, caption=caption)]
 
 
@@ -235,12 +229,6 @@ def _training(facts: ModelFacts) -> list[Block]:
     if facts.diagnosis is None:
         return [curves, Text("The diagnosis of this run was not kept with it; run the diagnose stage to renew it.")]
     return [curves, Document(demote_headings(facts.diagnosis))]
-
-
-def demote_headings(text: str) -> str:
-    """A stage's Markdown report as part of a section: without its title, other headings one level lower."""
-    body = re.sub(r"\A# .*\n+", "", text)
-    return re.sub(r"^(#+ )", r"#\1", body, flags=re.MULTILINE).strip()
 
 
 def _speed(facts: ModelFacts) -> list[Block]:
@@ -255,9 +243,10 @@ def _speed(facts: ModelFacts) -> list[Block]:
     ]
     parity = facts.exported["parity"]
     text = (
-        f"ONNX Runtime on the CPU, {facts.times['threads']} thread(s), on the machine that exported the model. The file has "
-        f"{facts.exported['size_bytes']:,} bytes. Against torch over {parity['samples']:,} test samples, probabilities differ by at "
-        f"most {parity['max_difference']:.1e} and the class is the same for {parity['agreement']:.2%}."
+        f"ONNX Runtime on the CPU, {facts.times['threads']} thread(s), on the machine that exported the model. The "
+        f"file has {facts.exported['size_bytes']:,} bytes. Against torch over {parity['samples']:,} test samples, "
+        f"probabilities differ by at most {parity['max_difference']:.1e} and the class is the same for "
+        f"{parity['agreement']:.2%}."
     )
     return [Table(["Batch", "Median (ms)", "95th percentile (ms)", "Samples per second"], rows), Text(text)]
 
@@ -273,7 +262,7 @@ def _lineage(facts: ModelFacts) -> list[Block]:
     best = facts.trained["best"]
     rows = [[split, f"{count:,}"] for split, count in facts.rows.items()]
     text = (
-        f"Epoch {best['epoch']} of {facts.trained['epochs']} was kept. The data card tells where the samples come from and what "
-        f"became of each; dvc.lock pins every artifact by its hash."
+        f"Epoch {best['epoch']} of {facts.trained['epochs']} was kept. The data card tells where the samples come from "
+        f"and what became of each; dvc.lock pins every artifact by its hash."
     )
     return [Table(["Split", "Rows"], rows), Text(text)]

@@ -60,14 +60,14 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
 
 
 @styled
-def confusion_figure(counts_KK: NDArray[np.int64], *, classes: Sequence[str]) -> Figure:
+def confusion_figure(counts: NDArray[np.int64], *, classes: Sequence[str]) -> Figure:
     """Share of each true class (row) that was given each class (column), with counts where they fit."""
     num_classes = len(classes)
     side = min(WIDTH - 0.8, 2.2 + 0.42 * num_classes)
     figure, axes = _figure(side + 0.8, side)
-    share_KK = counts_KK / np.maximum(1, counts_KK.sum(axis=1, keepdims=True))
+    share = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
     lines = 0.5 if num_classes <= MAX_NAMED else 0.0
-    mesh = axes.pcolormesh(share_KK, cmap="Blues", vmin=0, vmax=1, edgecolors="white", linewidth=lines)
+    mesh = axes.pcolormesh(share, cmap="Blues", vmin=0, vmax=1, edgecolors="white", linewidth=lines)
     axes.set(xlabel="predicted", ylabel="true", aspect="equal")
     axes.invert_yaxis()
     axes.spines[:].set_visible(False)
@@ -76,11 +76,9 @@ def confusion_figure(counts_KK: NDArray[np.int64], *, classes: Sequence[str]) ->
         ticks = np.arange(num_classes) + 0.5
         axes.set_xticks(ticks, [_short(name) for name in classes], rotation=0 if _are_brief(classes) else 60)
         axes.set_yticks(ticks, [_short(name) for name in classes])
-        for row, column in zip(*np.nonzero(counts_KK), strict=True):
-            colour = "white" if share_KK[row, column] > 0.5 else "#10243e"
-            axes.text(
-                column + 0.5, row + 0.5, str(counts_KK[row, column]), ha="center", va="center", color=colour, size=8
-            )
+        for row, column in zip(*np.nonzero(counts), strict=True):
+            colour = "white" if share[row, column] > 0.5 else "#10243e"
+            axes.text(column + 0.5, row + 0.5, str(counts[row, column]), ha="center", va="center", color=colour, size=8)
     bar = figure.colorbar(mesh, ax=axes, shrink=0.6, format=PercentFormatter(1))
     bar.outline.set_visible(False)  # type: ignore[operator]
     bar.set_label("share of the true class")

@@ -75,7 +75,7 @@ def test_no_sample_is_judged_by_a_model_that_saw_it() -> None:
 
         def predict_proba(self, X: Floats) -> Floats:  # noqa: N803
             assert not seen[-1] & set(X[:, 0].tolist())
-            return super().predict_proba(X)
+            return np.asarray(super().predict_proba(X))
 
     points, labels, folds = blobs(num_train=60, num_held_out=20)
     auditing.out_of_sample(points, labels=labels, folds=folds, num_classes=3, build=lambda _: Spy(), num_workers=1)

@@ -106,6 +106,17 @@ def test_near_duplicates_share_a_leak_group_where_the_policy_joins_them(
     assert rows[1]["fate"] == ("dropped" if policy == "drop" else "kept")
 
 
+@pytest.mark.parametrize(("policy", "fate"), [("drop", "dropped"), ("flag", "kept")])
+def test_copies_of_a_constant_image_are_constant_too(tmp_path: Path, policy: str, fate: str) -> None:
+    flat, nearly = np.full((16, 16, 1), 90, np.uint8), np.full((16, 16, 1), 90, np.uint8)
+    nearly[0, 0] = 91
+    built = pictures([flat, flat, nearly], labels=["0", "0", "0"])
+    exact = {"policy": "off", "conflicting": "flag"}
+    rows, metrics = run(tmp_path, *built, clean_params(constant=policy, exact=exact, near={"policy": "off"}))
+    assert [(row["fate"], row["reason"]) for row in rows] == [(fate, "constant"), (fate, "constant"), ("kept", "")]
+    assert metrics["rules"] == {"constant": 2}
+
+
 def test_rows_that_agree_to_four_digits_are_near_duplicates(tmp_path: Path) -> None:
     dataset, table = tabular_table(num_samples=6)
     heights = table["feature:height"].to_pylist()

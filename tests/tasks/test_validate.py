@@ -36,7 +36,13 @@ def test_good_images_pass_with_a_schema_verdicts_and_docs(tmp_path: Path) -> Non
     assert metrics["expectations"]["failed"] == 0
     schema = json.loads((tmp_path / "out" / "schema.json").read_text())
     assert schema["columns"]["height"] == {"type": "int64", "nulls": 0, "distinct": 1, "min": 8, "max": 8}
-    assert {"name": "odd_image", "severity": "warning"}.items() <= schema["expectations"][-1 - 4].items()
+    assert schema["expectations"][0] == {
+        "name": "single_class",
+        "type": "expect_column_unique_value_count_to_be_between",
+        "kwargs": {"column": "label", "min_value": 2},
+        "severity": "critical",
+        "claim": "at least 2 classes",
+    }
     assert (tmp_path / "out" / "docs" / "index.html").stat().st_size < 100_000
 
 

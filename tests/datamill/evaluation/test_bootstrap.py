@@ -21,23 +21,23 @@ def test_resamples_do_not_depend_on_the_size_of_a_chunk(monkeypatch: pytest.Monk
 
 
 def test_samples_of_a_group_are_drawn_together() -> None:
-    unit_N, unit = bootstrap.units([f"g{row // 3}" for row in range(36)])
+    drawn, unit = bootstrap.units([f"g{row // 3}" for row in range(36)])
     assert unit == "group"
-    (weight_NR,) = bootstrap.resampled_weights(unit_N, num_resamples=5, rng=np.random.default_rng(0))
-    assert np.array_equal(weight_NR[0::3], weight_NR[1::3])
+    (weights,) = bootstrap.resampled_weights(drawn, num_resamples=5, rng=np.random.default_rng(0))
+    assert np.array_equal(weights[0::3], weights[1::3])
 
 
 @pytest.mark.parametrize("groups", [["a"] * 20, [None] * 20, [f"g{row}" for row in range(9)] * 2])
 def test_too_few_groups_draw_single_samples(groups: list[str | None]) -> None:
-    unit_N, unit = bootstrap.units(groups)
+    drawn, unit = bootstrap.units(groups)
     assert unit == "sample"
-    assert unit_N.tolist() == list(range(len(groups)))
+    assert drawn.tolist() == list(range(len(groups)))
 
 
 def test_the_interval_of_a_share_is_as_wide_as_theory_says() -> None:
     correct = np.repeat([1.0, 0.0], [90, 10])
     values = bootstrap.resample(
-        lambda weight_NR: {"share": correct @ weight_NR / weight_NR.sum(axis=0)},
+        lambda weights: {"share": correct @ weights / weights.sum(axis=0)},
         unit_N=np.arange(100),
         num_resamples=4000,
         rng=np.random.default_rng(0),

@@ -18,7 +18,8 @@ def test_the_interval_of_a_known_share() -> None:
 def test_the_interval_holds_the_share_and_stays_in_bounds(total: int, share: float) -> None:
     successes = round(share * total)
     low, high = wilson(successes, total=total, level=0.95)
-    assert 0 <= low <= successes / total + 1e-12 and successes / total - 1e-12 <= high <= 1
+    assert 0 <= low <= successes / total + 1e-12
+    assert successes / total - 1e-12 <= high <= 1
 
 
 def test_slices_come_by_property_then_value_and_leave_missing_values_out() -> None:
@@ -65,5 +66,6 @@ def test_a_feature_called_group_does_not_hide_the_groups() -> None:
 def test_the_worst_slice_has_enough_samples() -> None:
     rows = [Slice("class", "a", 2, 0.0, 0, 1), Slice("class", "b", 9, 0.5, 0, 1), Slice("class", "c", 10, 0.5, 0, 1)]
     found = worst(rows, min_count=5)
-    assert found is not None and found.value == "c"
+    assert found is not None
+    assert found.value == "c"
     assert worst(rows, min_count=11) is None
