@@ -48,7 +48,9 @@ def timed(*command: str, root: Path) -> float:
     """Seconds that a command took; its words go to standard error when it fails."""
     environment = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
     start = time.monotonic()
-    done = subprocess.run([str(BIN / command[0]), *command[1:]], cwd=root, env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [str(BIN / command[0]), *command[1:]], cwd=root, env=environment, capture_output=True, text=True
+    )
     if done.returncode:
         sys.exit(f"{' '.join(command)} failed:\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
     return time.monotonic() - start

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 

@@ -110,11 +110,11 @@ class _NumberedNeighbors(NearestNeighbors):  # type: ignore[misc]
         super().__init__(n_neighbors=n_neighbors)
         self.features = features
 
-    def fit(self, X: csr_matrix, y: Any = None) -> "_NumberedNeighbors":  # noqa: N803
+    def fit(self, X: csr_matrix, y: Any = None) -> "_NumberedNeighbors":
         super().fit(self.features[X.indices])
         return self
 
-    def kneighbors(self, X: csr_matrix, n_neighbors: int | None = None, return_distance: bool = True) -> Any:  # noqa: N803
+    def kneighbors(self, X: csr_matrix, n_neighbors: int | None = None, return_distance: bool = True) -> Any:
         return super().kneighbors(self.features[X.indices], n_neighbors, return_distance)
 
 

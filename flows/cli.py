@@ -1,7 +1,6 @@
 """The ``datamill`` command. Imports little at the top, so that help answers at once."""
 
 import os
-import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -161,4 +160,4 @@ def _shown(value: Any) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

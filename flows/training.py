@@ -22,6 +22,7 @@ from flows.dvc import LockedError, Outcome, reproduce, stage_environment
 from tasks import PIPELINE
 from tasks.__main__ import rendered
 
+MAX_STAGES_AT_ONCE = 2  # the graph is never wider where work is heavy
 LOCK_RETRIES = 5
 LOCK_DELAYS_S = [1.0, 2.0, 4.0, 8.0, 16.0]
 
@@ -49,7 +50,7 @@ def run_stage(name: str, root: str, session: str) -> Outcome:
 @flow(
     name="train-model",
     flow_run_name="train-{root}",
-    task_runner=ThreadPoolTaskRunner(max_workers=2),
+    task_runner=ThreadPoolTaskRunner(max_workers=MAX_STAGES_AT_ONCE),  # type: ignore[arg-type]
     persist_result=False,
     validate_parameters=True,
 )
@@ -134,10 +135,10 @@ def _submit(needs: Mapping[str, tuple[str, ...]], *, root: str, session: str) ->
     futures: dict[str, PrefectFuture[Outcome]] = {}
     first = []
     if "observe" in (Path(root) / dvcfile.DVC_FILE).read_text(encoding="utf-8"):
-        first = [run_stage.submit("observe", root=root, session=session)]
+        first = [run_stage.submit(name="observe", root=root, session=session)]
     for name, before in needs.items():
         waits = [futures[one] for one in before if one in futures] or first
-        futures[name] = run_stage.submit(name, root=root, session=session, wait_for=waits)
+        futures[name] = run_stage.submit(name=name, root=root, session=session, wait_for=waits, return_state=False)
     return futures
 
 

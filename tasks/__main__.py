@@ -1,7 +1,8 @@
 """``python -m tasks STAGE`` runs one stage in the current workspace; ``dvc.yaml`` calls it.
 
-``all`` runs every stage in order and skips nothing, for places without DVC. ``render`` writes ``dvc.yaml``; ``render --check`` only compares. ``observe`` is the first stage of workspaces outside
-the checkout: it records the code and the remote source that DVC cannot hash.
+``all`` runs every stage in order and skips nothing, for places without DVC. ``render`` writes ``dvc.yaml``;
+``render --check`` only compares. ``observe`` is the first stage of workspaces outside the checkout: it records the
+code and the remote source that DVC cannot hash.
 """
 
 import argparse
@@ -11,6 +12,7 @@ from pathlib import Path
 from datamill import config, dvcfile
 from datamill.errors import DatamillError
 from datamill.execute import execute
+from datamill.sources import IngestParams
 from tasks import PIPELINE, ingest
 
 OTHER_VERBS = ("all", "render", "observe")
@@ -47,10 +49,8 @@ def rendered(root: Path) -> str:
     from datamill import sources
 
     params = config.load_params([ingest.STAGE], root=root, others=[stage.name for stage in PIPELINE])["ingest"]
-    assert isinstance(params, ingest.IngestParams)
-    return dvcfile.render(
-        PIPELINE, root=root, sources=sources.local_paths(params), remote=sources.is_remote(params)
-    )
+    assert isinstance(params, IngestParams)
+    return dvcfile.render(PIPELINE, root=root, sources=sources.local_paths(params), remote=sources.is_remote(params))
 
 
 def _run(name: str, *, root: Path) -> None:
@@ -64,7 +64,7 @@ def _source_fingerprint(root: Path) -> str:
     from datamill import sources
 
     params = config.load_params(PIPELINE, root=root)["ingest"]
-    assert isinstance(params, ingest.IngestParams)
+    assert isinstance(params, IngestParams)
     return sources.fingerprint(params)
 
 

@@ -5,7 +5,7 @@ Source: D. Kingma, M. Welling, "Auto-Encoding Variational Bayes", 2014; conditio
 """
 
 # Shapes: B batch, N all points, D features of a point, K classes, L latent dimensions.
-# ruff: noqa: N803, N806 (tensor names carry shape suffixes)
+
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator

@@ -74,12 +74,13 @@ def encode_png(image: NDArray[np.uint8]) -> bytes:
 
 def resize(image: NDArray[np.uint8], *, height: int, width: int, channels: int) -> NDArray[np.uint8]:
     """``image`` at another size (area averaging when shrinking) and with 1 or 3 channels, shape (H, W, C)."""
+    pixels: NDArray[Any] = image
     if image.shape[2] != channels:
-        image = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY if channels == 1 else cv2.COLOR_GRAY2RGB)
-    if image.shape[:2] != (height, width):
-        shrinks = height * width < image.shape[0] * image.shape[1]
-        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-    return image.reshape(height, width, channels)
+        pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY if channels == 1 else cv2.COLOR_GRAY2RGB)
+    if pixels.shape[:2] != (height, width):
+        shrinks = height * width < pixels.shape[0] * pixels.shape[1]
+        pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    return np.asarray(pixels.reshape(height, width, channels), np.uint8)
 
 
 def decode_column(table: pa.Table) -> list[NDArray[np.uint8]]:
@@ -124,7 +125,7 @@ def observations(table: pa.Table, *, dataset: Dataset) -> NDArray[np.float32]:
     """Grey thumbnails in [0, 1], flattened, shape (N, OBSERVED_SIZE squared)."""
     side = OBSERVED_SIZE
     small = [resize(image, height=side, width=side, channels=1).ravel() for image in decode_column(table)]
-    return np.stack(small).astype(np.float32) / np.float32(255)
+    return np.asarray(np.stack(small) / np.float32(255), np.float32)
 
 
 def vectorizer(*, dataset: Dataset) -> Any:

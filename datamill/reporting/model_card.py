@@ -166,7 +166,7 @@ def _metrics(evaluated: Mapping[str, Any]) -> list[Block]:
     baseline, rows = evaluated["baseline"], []
     for name in (name for name in HEADLINES if name in evaluated):
         difference = baseline["difference"][name]
-        arrow = " ↓" if name in LOWER_IS_BETTER else ""
+        arrow = "\N{NO-BREAK SPACE}↓" if name in LOWER_IS_BETTER else ""
         ours = with_interval(evaluated[name], evaluated["interval"].get(name))
         theirs = with_interval(baseline[name], baseline["interval"].get(name))
         ends = f" ({difference['low']:+.4f} to {difference['high']:+.4f})" if "low" in difference else ""

@@ -108,7 +108,9 @@ def test_the_committed_dvc_file_equals_the_rendering(repository):
 @every_stage
 def test_every_port_that_decides_about_samples_is_accounted_for(stage):
     ledgers = {
-        port for port, artifact in stage.outputs.items() if artifact.path.endswith(("ledger.parquet", "verdicts.parquet"))
+        port
+        for port, artifact in stage.outputs.items()
+        if artifact.path.endswith(("ledger.parquet", "verdicts.parquet"))
     }
     assert ledgers <= {stage.account.ledger if stage.account else None}
 

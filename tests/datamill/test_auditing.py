@@ -68,12 +68,12 @@ def test_no_sample_is_judged_by_a_model_that_saw_it() -> None:
     seen: list[set[float]] = []
 
     class Spy(LogisticRegression):
-        def fit(self, X: Floats, y: Numbers) -> "Spy":  # noqa: N803
+        def fit(self, X: Floats, y: Numbers) -> "Spy":
             seen.append(set(X[:, 0].tolist()))
             super().fit(X, y)
             return self
 
-        def predict_proba(self, X: Floats) -> Floats:  # noqa: N803
+        def predict_proba(self, X: Floats) -> Floats:
             assert not seen[-1] & set(X[:, 0].tolist())
             return np.asarray(super().predict_proba(X))
 

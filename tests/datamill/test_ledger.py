@@ -19,7 +19,10 @@ def test_counts_add_up_by_fate_and_reason(tmp_path):
 
 
 def test_survivors_are_the_kept_and_the_repaired_in_order(tmp_path):
-    assert ledger.survivors(write(tmp_path / "l.parquet", ["c", "b", "a"], ["kept", "dropped", "repaired"])) == ["c", "a"]
+    assert ledger.survivors(write(tmp_path / "l.parquet", ["c", "b", "a"], ["kept", "dropped", "repaired"])) == [
+        "c",
+        "a",
+    ]
 
 
 @pytest.mark.parametrize(

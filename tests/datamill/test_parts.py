@@ -15,7 +15,9 @@ def folder(tmp_path):
 
 def test_what_is_written_is_read_back_in_order(folder):
     _, table = image_table()
-    assert parts.read_table(folder).equals(table.select(parts.read_table(folder).column_names).cast(parts.read_table(folder).schema))
+    assert parts.read_table(folder).equals(
+        table.select(parts.read_table(folder).column_names).cast(parts.read_table(folder).schema)
+    )
 
 
 def test_a_part_holds_at_most_its_rows(tmp_path, monkeypatch):

@@ -1,5 +1,4 @@
 import json
-import os
 import socket
 import threading
 import time
@@ -132,4 +131,4 @@ def test_passwords_are_cut_from_addresses():
 def test_tracking_can_be_switched_off(root):
     execute(toys.PIPELINE[0], root=root, pipeline=toys.PIPELINE, settings=Settings(tracking=False, num_threads=1))
     assert not (root / "mlflow.db").exists()
-    assert os.path.isdir(root / "data/make/rows")
+    assert (root / "data/make/rows").is_dir()

@@ -2,7 +2,13 @@ from flows.dvc import LockedError, explain, stage_environment
 
 
 def test_the_stages_own_message_is_the_error_with_its_indented_lines():
-    lines = ["Running stage 'split':", "error: split: too few", "  a: 1", "  b: 2", "ERROR: failed to reproduce 'split'"]
+    lines = [
+        "Running stage 'split':",
+        "error: split: too few",
+        "  a: 1",
+        "  b: 2",
+        "ERROR: failed to reproduce 'split'",
+    ]
     assert str(explain("split", lines)) == "split: too few\n  a: 1\n  b: 2"
 
 

@@ -25,7 +25,12 @@ def environment(**extra: str) -> dict[str, str]:
 
 def call(*command: str, root: Path, check: bool = True, **extra: str) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
-        [str(BIN / command[0]), *command[1:]], cwd=root, env=environment(**extra), capture_output=True, text=True, check=False
+        [str(BIN / command[0]), *command[1:]],
+        cwd=root,
+        env=environment(**extra),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if check:
         assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]

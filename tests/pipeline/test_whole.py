@@ -14,7 +14,11 @@ from tests.pipeline.conftest import make_workspace
 
 
 def listing(root: Path) -> set[str]:
-    return {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file() and ".datamill" not in path.parts}
+    return {
+        path.relative_to(root).as_posix()
+        for path in root.rglob("*")
+        if path.is_file() and ".datamill" not in path.parts
+    }
 
 
 def covers(declared: set[str], path: str) -> bool:
