@@ -13,9 +13,9 @@ from filelock import FileLock
 
 from datamill import config, files, imports, progress
 from datamill.errors import DatamillError, StageError
-from datamill.settings import Settings, resolve_device
+from datamill.settings import STATE, Settings, resolve_device
 from datamill.stage import Artifact, Context, Metrics, Params, Stage
-from datamill.tracking import STATE, Tracker, current_session, numbers
+from datamill.tracking import Tracker, current_session, numbers
 
 HEADLINES = 5  # numbers in the line at the end of a stage
 SEALS = ("manifest.json", "index.json")  # files that hold the checksums of the folder they stand in
@@ -163,7 +163,7 @@ def _log_artifacts(stage: Stage, *, root: Path, tracker: Tracker) -> None:
     for artifact in (*stage.outputs.values(), stage.metrics):
         path = root / artifact.path
         if artifact.logged:
-            tracker.log_artifact(path, folder="")
+            tracker.log_artifact(path)
         if artifact.example is not None:
             tracker.log_model(path, example=root / artifact.example)
 

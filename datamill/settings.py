@@ -3,10 +3,14 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal, cast, get_args
 
 from datamill.errors import ParamsError
 
 PREFIX = "DATAMILL_"
+STATE = ".datamill"  # the workspace's folder for what is neither data nor result
+
+Tracking = Literal["on", "off", "relay"]
 
 
 @dataclass(frozen=True)
@@ -20,7 +24,7 @@ class Settings:
         device: ``DATAMILL_DEVICE``: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         num_threads: ``DATAMILL_THREADS``: threads of one process's arithmetic; 0 means one per core.
         num_workers: ``DATAMILL_WORKERS``: independent pieces of work at a time; 0 means one per core.
-        tracking: ``DATAMILL_TRACKING``: ``on`` or ``off``.
+        tracking: ``DATAMILL_TRACKING``: ``on`` sends to MLflow, ``relay`` keeps for the flow to send, ``off`` neither.
     """
 
     tracking_uri: str = ""
@@ -29,7 +33,7 @@ class Settings:
     device: str = "auto"
     num_threads: int = 0
     num_workers: int = 0
-    tracking: bool = True
+    tracking: Tracking = "on"
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> "Settings":
@@ -46,7 +50,7 @@ class Settings:
             device=variables.get(f"{PREFIX}DEVICE", "auto"),
             num_threads=_count(variables, "THREADS") or cpu_count(),
             num_workers=_count(variables, "WORKERS") or cpu_count(),
-            tracking=_switch(variables, "TRACKING"),
+            tracking=_tracking(variables),
         )
 
 
@@ -81,8 +85,9 @@ def _count(variables: Mapping[str, str], name: str) -> int:
     return int(value)
 
 
-def _switch(variables: Mapping[str, str], name: str) -> bool:
-    value = variables.get(f"{PREFIX}{name}", "on")
-    if value not in {"on", "off"}:
-        raise ParamsError(f"{PREFIX}{name} is {value!r}; use 'on' or 'off'")
-    return value == "on"
+def _tracking(variables: Mapping[str, str]) -> Tracking:
+    value = variables.get(f"{PREFIX}TRACKING", "on")
+    for known in get_args(Tracking):
+        if value == known:
+            return cast(Tracking, known)
+    raise ParamsError(f"{PREFIX}TRACKING is {value!r}; use 'on', 'off' or 'relay'")

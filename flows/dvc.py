@@ -23,6 +23,8 @@ NOISE = (
     "> python -m tasks",
     "Updating lock file",
     "Use `dvc push`",
+    "To enable auto staging",
+    "\tdvc config core.autostage",
     "To track the changes",
     "\tgit add",
 )
@@ -90,4 +92,6 @@ def stage_environment(*, session: str) -> dict[str, str]:
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"
     environment["DATAMILL_SESSION"] = session
     environment["PYTHONUNBUFFERED"] = "1"
+    if environment.get("DATAMILL_TRACKING", "on") == "on":
+        environment["DATAMILL_TRACKING"] = "relay"  # the flow sends what its stages say
     return environment

@@ -9,8 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from datamill.errors import StageError
-from datamill.settings import Settings
-from datamill.tracking import STATE, redact, tracking_uri
+from datamill.settings import STATE, Settings
+from datamill.tracking import redact, tracking_uri
 
 HOST = "127.0.0.1"
 START_TIMEOUT_S = 60.0

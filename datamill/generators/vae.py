@@ -6,7 +6,6 @@ Source: D. Kingma, M. Welling, "Auto-Encoding Variational Bayes", 2014; conditio
 
 # Shapes: B batch, N all points, D features of a point, K classes, L latent dimensions.
 
-
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
 

@@ -13,7 +13,7 @@ def test_an_empty_environment_means_every_core_and_local_tracking():
     ("variables", "message"),
     [
         ({"DATAMILL_THREADS": "many"}, "DATAMILL_THREADS is 'many'; use a whole number"),
-        ({"DATAMILL_TRACKING": "maybe"}, "DATAMILL_TRACKING is 'maybe'; use 'on' or 'off'"),
+        ({"DATAMILL_TRACKING": "maybe"}, "DATAMILL_TRACKING is 'maybe'; use 'on', 'off' or 'relay'"),
     ],
 )
 def test_a_wrong_variable_is_named_with_its_value(variables, message):

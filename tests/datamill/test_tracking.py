@@ -1,5 +1,7 @@
 import json
 import socket
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -9,7 +11,7 @@ import pytest
 
 from datamill.execute import execute
 from datamill.settings import Settings
-from datamill.tracking import Session, Tracker, current_session, redact, replay
+from datamill.tracking import Relay, Session, Tracker, current_session, redact
 from tests import toys
 
 STAGES = tuple(stage.name for stage in toys.PIPELINE)
@@ -96,7 +98,7 @@ def test_a_dead_server_costs_under_five_seconds_and_nothing_is_lost(root, dead_s
     assert "secret" not in "".join(path.read_text() for path in spool.glob("*.json*"))
 
     (root / "reports/make.json").write_text("{}")  # the next run replaces the file; the spool kept its own copy
-    assert replay(root=root, settings=settings(root)) == 1
+    assert Relay(root=root, settings=settings(root)).pump() == 5
     run = runs(root)["make"]
     assert run.data.metrics["num_rows"] == 10
     local = client(root).download_artifacts(run.info.run_id, "make.json", str(root))
@@ -129,6 +131,41 @@ def test_passwords_are_cut_from_addresses():
 
 
 def test_tracking_can_be_switched_off(root):
-    execute(toys.PIPELINE[0], root=root, pipeline=toys.PIPELINE, settings=Settings(tracking=False, num_threads=1))
+    execute(toys.PIPELINE[0], root=root, pipeline=toys.PIPELINE, settings=Settings(tracking="off", num_threads=1))
     assert not (root / "mlflow.db").exists()
     assert (root / "data/make/rows").is_dir()
+
+
+def test_a_relayed_stage_loads_no_mlflow_and_is_sent_while_it_runs(root):
+    relay = Relay(root=root, settings=settings(root))
+    tracker = Tracker(root, settings(root, tracking="relay"), Session("one", "first run"), "make", STAGES)
+    tracker.start(params={"num_rows": 10})
+    tracker.log_metrics({"loss": 2.0}, step=1)
+    assert relay.pump() == 2
+    tracker.log_metrics({"loss": 1.0}, step=2)
+    tracker.finish(status="executed")
+    assert relay.pump() == 2
+    assert relay.pump() == 0
+    run = runs(root)["make"]
+    assert [point.value for point in client(root).get_metric_history(run.info.run_id, "loss")] == [2.0, 1.0]
+    assert list((root / ".datamill/spool").iterdir()) == []
+
+
+def test_a_relay_that_was_killed_is_continued_without_sending_twice(root):
+    tracker = Tracker(root, settings(root, tracking="relay"), Session("one", "first run"), "make", STAGES)
+    tracker.start(params={})
+    assert Relay(root=root, settings=settings(root)).pump() == 1
+    tracker.finish(status="executed")
+    assert Relay(root=root, settings=settings(root)).pump() == 1
+    assert set(runs(root)) == {"first run", "make"}
+
+
+def test_a_run_whose_process_is_gone_is_shown_as_killed(root):
+    tracker = Tracker(root, settings(root, tracking="relay"), Session("one", "first run"), "make", STAGES)
+    tracker.start(params={})
+    (header,) = (root / ".datamill/spool").glob("*/run.json")
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    header.write_text(json.dumps(json.loads(header.read_text()) | {"pid": dead.pid}))
+    Relay(root=root, settings=settings(root)).pump()
+    assert runs(root)["make"].info.status == "KILLED"

@@ -27,7 +27,7 @@ def covers(declared: set[str], path: str) -> bool:
 
 def run_all(root: Path, *, num_workers: int) -> dict[str, str]:
     """Run every stage; returns the hash of each file that is not a measurement. Checks what each stage writes."""
-    settings = Settings(tracking=False, num_threads=1, num_workers=num_workers, device="cpu")
+    settings = Settings(tracking="off", num_threads=1, num_workers=num_workers, device="cpu")
     for stage in PIPELINE:
         before = listing(root)
         execute(stage, root=root, pipeline=PIPELINE, settings=settings)
