@@ -87,7 +87,7 @@ def digits(folder: Path, *, rounds: int) -> list[Figure]:
     overhead = statistics.median(flow) - statistics.median(repro)
     return [
         Figure("digits flow s", statistics.median(flow), 120, at_most=True),
-        Figure("digits test accuracy", metric(root, "evaluate", "test", "accuracy"), 0.98, at_most=False),
+        Figure("digits test accuracy", metric(root, "evaluate", "accuracy"), 0.98, at_most=False),
         Figure("no-op dvc repro s", statistics.median(noop), 3, at_most=True),
         Figure("flow overhead s", overhead, 12, at_most=True),
     ]
@@ -104,7 +104,7 @@ def fashion_mnist(folder: Path, *, until: str | None) -> list[Figure]:
     return [
         Figure("fashion minutes", minutes, 20, at_most=True),
         Figure("fashion peak GiB", peak_memory_gib(), 4, at_most=True),
-        Figure("fashion test accuracy", metric(root, "evaluate", "test", "accuracy"), 0.92, at_most=False),
+        Figure("fashion test accuracy", metric(root, "evaluate", "accuracy"), 0.92, at_most=False),
     ]
 
 
@@ -114,7 +114,7 @@ def breast_cancer(folder: Path) -> list[Figure]:
     seconds = timed("datamill", "run", root=root)
     return [
         Figure("breast cancer flow s", seconds, 120, at_most=True),
-        Figure("breast cancer test ROC AUC", metric(root, "evaluate", "test", "roc_auc"), 0.98, at_most=False),
+        Figure("breast cancer test ROC AUC", metric(root, "evaluate", "roc_auc"), 0.98, at_most=False),
     ]
 
 

@@ -23,6 +23,7 @@ NOISE = (
     "> python -m tasks",
     "Updating lock file",
     "Use `dvc push`",
+    "Data and pipelines are up to date",
     "To enable auto staging",
     "\tdvc config core.autostage",
     "To track the changes",

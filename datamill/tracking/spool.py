@@ -62,8 +62,8 @@ class Relay:
     """Sends what runs of a workspace keep in the spool, as it grows.
 
     A run is removed from the spool once its last event is sent, or once its process is gone and all is sent, and then
-    MLflow shows it as killed. How far a run was sent is on disk, so a relay that is killed itself sends nothing twice but, at
-    worst, the one event it was sending.
+    MLflow shows it as killed. How far a run was sent is on disk, so a relay that is killed itself sends nothing twice
+    but, at worst, the one event it was sending.
     """
 
     def __init__(self, *, root: Path, settings: Settings) -> None:

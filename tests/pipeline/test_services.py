@@ -71,7 +71,7 @@ def test_mlflow_holds_one_parent_a_child_per_stage_the_model_and_the_data_set(fl
     assert len(children) == 14
     assert first.data.tags["stage.export"] == "executed"
     assert first.data.params["train.epochs"] == "2"
-    assert first.data.metrics["evaluate.test.accuracy"] > 0.5
+    assert first.data.metrics["evaluate.accuracy"] > 0.5
     assert first.inputs.dataset_inputs[0].dataset.digest.endswith(".dir")
     train = next(run for run in children if run.info.run_name == "train")
     assert len(client.get_metric_history(train.info.run_id, "validation_loss")) == 2
