@@ -33,6 +33,10 @@ def is_lock_error(_task: object, _run: TaskRun, state: State[object]) -> bool:
     return isinstance(state.result(raise_on_failure=False), LockedError)
 
 
+def _run_name() -> str:
+    return f"train {Path(flow_run.get_parameters().get('root', '.')).resolve().name}"
+
+
 @task(
     task_run_name="{name}",
     retries=LOCK_RETRIES,
@@ -50,7 +54,7 @@ def run_stage(name: str, root: str, session: str) -> Outcome:
 
 @flow(
     name="train-model",
-    flow_run_name="train-{root}",
+    flow_run_name=_run_name,
     task_runner=ThreadPoolTaskRunner(max_workers=MAX_STAGES_AT_ONCE),  # type: ignore[arg-type]
     persist_result=False,
     validate_parameters=True,
