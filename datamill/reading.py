@@ -53,6 +53,13 @@ def read_samples(
     )
 
 
+def read_in_order(folders: Sequence[Path], *, wanted: Sequence[str], repairs: Path) -> pa.Table:
+    """These samples with payload, in the order of ``wanted``: for a picture's worth of them."""
+    table = read_samples(folders, wanted=set(wanted), repairs=repairs)
+    row_of = {key: row for row, key in enumerate(table["sample_id"].to_pylist())}
+    return table.take(pa.array([row_of[key] for key in wanted], pa.int64()))
+
+
 def _replace(table: pa.Table, *, repaired: pa.Table, row_of: dict[str, int]) -> pa.Table:
     ids = table["sample_id"].to_pylist()
     replacements = [row_of.get(key, -1) for key in ids]

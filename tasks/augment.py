@@ -56,8 +56,9 @@ def augment(
     import numpy as np
 
     from datamill import derived, parts, reading
-    from datamill import policy as policies
-    from datamill.preview import choose_across_classes, read_in_order, write_preview
+    from datamill.augmentation import copies as copying
+    from datamill.augmentation import policy as policies
+    from datamill.augmentation.preview import choose_across_classes, write_preview
 
     dataset = parts.read_manifest(samples).dataset
     if params.copies_per_sample and not params.transforms:
@@ -68,17 +69,17 @@ def augment(
         {"kind": dataset.modality, "seed": params.seed, "transforms": params.model_dump()["transforms"]}
     )
     labels = derived.train_labels(audited)
-    light = ["sample_id", *derived.numeric_columns(dataset)]
+    light = ["sample_id", *copying.numeric_columns(dataset)]
     train = reading.read_samples([samples], wanted=labels, repairs=repairs, columns=light)
-    augmenter = derived.source_augmenter(chosen, train=train, dataset=dataset)
+    augmenter = copying.source_augmenter(chosen, train=train, dataset=dataset)
 
     rng = np.random.default_rng([params.seed, 0])
-    shown = read_in_order(
+    shown = reading.read_in_order(
         [samples],
         wanted=choose_across_classes(labels, classes=dataset.classes, count=params.preview_samples, rng=rng),
         repairs=repairs,
     )
-    derived.check_on_images(augmenter, table=shown)
+    copying.check_on_images(augmenter, table=shown)
     policies.save_policy(policy, policy=chosen)
     write_preview(preview, shown=shown, labels=labels, policy=chosen, augmenter=augmenter, dataset=dataset, train=train)
 
@@ -86,7 +87,7 @@ def augment(
     with parts.PartsWriter(copies, dataset=dataset) as writer:
         tables = reading.iter_samples([samples], wanted=labels, repairs=repairs) if params.copies_per_sample else ()
         for table in context.progress(tables, total=None, label="copying"):
-            for copied in derived.copies_of(
+            for copied in copying.copies_of(
                 table, augmenter=augmenter, dataset=dataset, labels=labels, num_copies=params.copies_per_sample
             ):
                 writer.write(copied)

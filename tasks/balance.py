@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from datamill.planning import Population, Treatment
+    from datamill.balancing.planning import Population, Treatment
     from datamill.preprocessing import Preprocessor
 
 
@@ -61,7 +61,8 @@ def balance(
     Raises:
         DataError: Over-sampling would hold more than ``max_values`` numbers.
     """
-    from datamill import balancing, parts, planning, reading
+    from datamill import parts, reading
+    from datamill.balancing import planning, treatments
     from datamill.preprocessing import load_preprocessor
 
     dataset = parts.read_manifest(samples).dataset
@@ -71,7 +72,7 @@ def balance(
     tables = reading.iter_samples([samples], wanted=originals, repairs=repairs)
     treatment = _treat(population, tables=tables, preprocessor=fitted, params=params)
 
-    made = balancing.resampled_tables(population, treatment, preprocessor=fitted, method=params.method)
+    made = treatments.resampled_tables(population, treatment, preprocessor=fitted, method=params.method)
     made_ids: list[str] = []
     with parts.PartsWriter(resampled, dataset=dataset) as writer:
         for table in made:
@@ -84,16 +85,16 @@ def balance(
 def _treat(
     population: "Population", *, tables: "Iterable[pa.Table]", preprocessor: "Preprocessor", params: BalanceParams
 ) -> "Treatment":
-    from datamill import balancing
+    from datamill.balancing import treatments
 
     match params.method:
         case "random_under":
-            return balancing.undersample(population, ratio=params.ratio, min_rows=params.min_rows, seed=params.seed)
+            return treatments.undersample(population, ratio=params.ratio, min_rows=params.min_rows, seed=params.seed)
         case "none" | "class_weights" | "weighted_sampling" as method:
-            return balancing.reweigh(population, method=method, max_factor=params.max_weight)
+            return treatments.reweigh(population, method=method, max_factor=params.max_weight)
         case "smote" | "adasyn" | "smote_tomek" as method:
-            balancing.require_fits(population, preprocessor=preprocessor, method=method, max_values=params.max_values)
-            return balancing.oversample(
+            treatments.require_fits(population, preprocessor=preprocessor, method=method, max_values=params.max_values)
+            return treatments.oversample(
                 population,
                 tables=tables,
                 preprocessor=preprocessor,

@@ -23,7 +23,7 @@ def diagnose(*, history: Path, times: Path, report: Path, params: DiagnoseParams
     import json
 
     from datamill.diagnosis import SEVERITIES, diagnose_run
-    from datamill.diagnosis_report import render_report
+    from datamill.diagnosis.report import render_report
     from datamill.training.history import read_history
 
     epochs = read_history(history)

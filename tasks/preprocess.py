@@ -60,7 +60,8 @@ def preprocess(
     Raises:
         DataError: The training split is empty, or an image cannot be decoded.
     """
-    from datamill import fitting, ledger, parts, preprocessing, reading
+    from datamill import ledger, parts, preprocessing, reading
+    from datamill.preprocessing import fitting
 
     dataset = parts.read_manifest(samples).dataset
     rows = ledger.read(assignments, columns=["sample_id", "fate", "split"]).to_pylist()

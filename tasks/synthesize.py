@@ -105,8 +105,8 @@ def synthesize(
 
     import numpy as np
 
-    from datamill import admission, derived, parts, reading, synthesis
-    from datamill.generators import gate
+    from datamill import derived, parts, reading
+    from datamill.generators import admission, gate, synthesis
     from datamill.preprocessing import load_preprocessor
 
     dataset = parts.read_manifest(samples).dataset

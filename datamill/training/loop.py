@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from datamill.augmentation.policy import Augmenter
 from datamill.errors import StageError
 from datamill.networks import to_input
-from datamill.policy import Augmenter
 from datamill.shards.native import Shard
 from datamill.training import checkpoint as checkpoints
 from datamill.training.batches import epoch_order, num_batches, split_batches

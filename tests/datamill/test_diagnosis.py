@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datamill.diagnosis import Finding, Thresholds, diagnose_run
-from datamill.diagnosis_report import render_report, verdict
+from datamill.diagnosis.report import render_report, verdict
 from datamill.training.history import EpochResult
 
 THRESHOLDS = Thresholds(

@@ -7,7 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from datamill import fitting
 from datamill.errors import DataError
 from datamill.modalities import image as images
 from datamill.preprocessing import (
@@ -15,6 +14,7 @@ from datamill.preprocessing import (
     ImagePreprocessor,
     NumberColumn,
     TabularPreprocessor,
+    fitting,
     load_preprocessor,
     save_preprocessor,
 )

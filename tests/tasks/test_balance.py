@@ -5,9 +5,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from datamill import fitting, ledger, parts
+from datamill import ledger, parts
 from datamill.derived import sample_table
-from datamill.preprocessing import save_preprocessor
+from datamill.preprocessing import fitting, save_preprocessor
 from tasks.balance import STAGE, BalanceParams
 from tests.builders import image_table, tabular_table, write_parts
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from datamill import files
+from datamill.augmentation.policy import Policy, save_policy
 from datamill.networks import load_network, to_input
-from datamill.policy import Policy, save_policy
 from datamill.stage import Metrics
 from datamill.training.history import read_history
 from tasks.train import STAGE, TrainParams

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from datamill.augmentation import ImageAugmenter, load_policy
+from datamill.augmentation.policy import Policy, Transform, save_policy
 from datamill.errors import DataError, ParamsError
-from datamill.policy import Policy, Transform, save_policy
 
 AFFINE = {"rotate": [-15, 15], "scale": [0.8, 1.2], "translate_percent": [-0.1, 0.1]}
 

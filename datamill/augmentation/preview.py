@@ -7,9 +7,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from datamill import derived, reading, sheets
+from datamill import derived, sheets
+from datamill.augmentation import copies
+from datamill.augmentation.policy import Augmenter, Policy
 from datamill.modalities import image as images
-from datamill.policy import Augmenter, Policy
 from datamill.samples import Dataset
 
 NUM_VARIANTS = 7  # augmented pictures beside each original: what training sees in its first epochs
@@ -26,13 +27,6 @@ def choose_across_classes(
     longest = max((len(queue) for queue in queues), default=0)
     turns = [(turn, place) for turn in range(longest) for place, queue in enumerate(queues) if turn < len(queue)]
     return [queues[place][turn] for turn, place in sorted(turns[:count], key=lambda pair: pair[::-1])]
-
-
-def read_in_order(folders: Sequence[Path], *, wanted: Sequence[str], repairs: Path) -> pa.Table:
-    """These samples with payload, in the order of ``wanted``: for a picture's worth of them."""
-    table = reading.read_samples(folders, wanted=set(wanted), repairs=repairs)
-    row_of = {key: row for row, key in enumerate(table["sample_id"].to_pylist())}
-    return table.take(pa.array([row_of[key] for key in wanted], pa.int64()))
 
 
 def write_preview(
@@ -59,11 +53,11 @@ def write_preview(
     if dataset.modality == "image":
         _write_images(path, shown=shown, labels=labels, policy=policy, augmenter=augmenter)
         return
-    values = derived.numeric_values(shown, dataset=dataset)
+    values = copies.numeric_values(shown, dataset=dataset)
     if not values.size:
         sheets.write_sheet(path, [], [], 1, f"{_heading(policy)}\nno numeric feature of a training sample to show")
         return
-    mean, std = derived.moments(derived.numeric_values(train, dataset=dataset))
+    mean, std = copies.moments(copies.numeric_values(train, dataset=dataset))
     unit = np.where(std > 0, std, 1.0)
     ids = derived.id_bytes(shown["sample_id"].to_pylist())
     after = None if augmenter.is_identity else (augmenter.apply(values, sample_ids=ids, epoch=0) - mean) / unit

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from datamill import parts
-from datamill.preview import choose_across_classes, read_in_order
+from datamill.augmentation.preview import choose_across_classes
+from datamill.reading import read_in_order
 from tests.builders import image_table, write_parts
 
 LABELS = {f"{name}{row}": name for name, count in (("a", 50), ("b", 3), ("c", 1)) for row in range(count)}

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from datamill.augmentation.policy import Policy, Streams, Transform, require_known
 from datamill.errors import ParamsError
-from datamill.policy import Policy, Streams, Transform, require_known
 
 TRANSFORMS = ("jitter",)
 BLOCK_ROWS = 65_536  # rows measured at a time

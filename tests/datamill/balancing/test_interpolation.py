@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from datamill.interpolation import Interpolated, Oversampler, interpolate
+from datamill.balancing.interpolation import Interpolated, Oversampler, interpolate
 
 METHODS: list[Oversampler] = ["smote", "adasyn"]
 

@@ -1,20 +1,16 @@
-"""Augmentation in training: a policy made ready to be applied; the only module that imports albumentations."""
+"""Augmentation of images with albumentations, which no other module imports."""
 
 import inspect
 import os
 import warnings
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from datamill.errors import DataError, ParamsError
-from datamill.jitter import TableAugmenter, column_scales
-from datamill.policy import Augmenter, Policy, Streams, Transform, require_known
-
-__all__ = ["Augmenter", "ImageAugmenter", "load_policy"]
+from datamill.augmentation.policy import Policy, Streams, Transform, require_known
+from datamill.errors import ParamsError
 
 TRIALS = 3  # draws of each transform per picture when a policy is checked
 
@@ -60,30 +56,6 @@ class ImageAugmenter:
             for trial in range(TRIALS):
                 self._streams.enter(sample_id=bytes(16), epoch=trial)
                 _transformed(image, name=name, transform=transform, force=True)
-
-
-def load_policy(path: Path, *, rows: NDArray[np.float32] | None = None) -> Augmenter:
-    """The augmenter of a policy file, for training.
-
-    Args:
-        path: Written by ``save_policy``.
-        rows: A table's whole training set as the network sees it, shape (N, D): each column's scale is learned from
-            it. Needed for a table's policy that is not empty; images ignore it.
-
-    Raises:
-        DataError: The file is damaged.
-        ParamsError: The installed albumentations does not know a transform or an argument.
-    """
-    try:
-        policy = Policy.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        raise DataError(
-            f"{path} is no augmentation policy ({error.error_count()} faults); run augment again"
-        ) from error
-    if policy.kind == "image":
-        return ImageAugmenter(policy)
-    assert rows is not None or not policy.transforms, "a table's policy needs rows to learn the columns' scales from"
-    return TableAugmenter(policy, scales=column_scales(rows) if rows is not None else np.zeros(0))
 
 
 def _library() -> Any:

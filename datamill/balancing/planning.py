@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from datamill import ledger, parts
-from datamill.interpolation import Interpolated
+from datamill.balancing.interpolation import Interpolated
 
 REASONS = {"random_under": "under_sampled", "smote_tomek": "tomek_link"}  # of the rows each method removes
 

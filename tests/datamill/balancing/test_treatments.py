@@ -5,10 +5,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from datamill import balancing, fitting
+from datamill.balancing import treatments
+from datamill.balancing.planning import Population, measure
 from datamill.errors import DataError
-from datamill.planning import Population, measure
-from datamill.preprocessing import NumberColumn, TabularPreprocessor
+from datamill.preprocessing import NumberColumn, TabularPreprocessor, fitting
 from tests.builders import tabular_table
 
 
@@ -47,16 +47,16 @@ def uneven() -> tuple[Population, pa.Table, TabularPreprocessor]:
 
 def oversample(people: Population, table: pa.Table, fitted: TabularPreprocessor, **changes: Any) -> Any:
     params = {"method": "smote", "ratio": 1.0, "num_neighbors": 3, "seed": 0, **changes}
-    return balancing.oversample(people, tables=[table.slice(0, 20), table.slice(20)], preprocessor=fitted, **params)
+    return treatments.oversample(people, tables=[table.slice(0, 20), table.slice(20)], preprocessor=fitted, **params)
 
 
 def test_class_factors_make_classes_weigh_the_same() -> None:
-    factors = balancing.class_factors(["a"] * 6 + ["b"] * 2, max_factor=100)
+    factors = treatments.class_factors(["a"] * 6 + ["b"] * 2, max_factor=100)
     assert factors == {"a": pytest.approx(2 / 3), "b": 2.0}
 
 
 def test_class_factors_are_capped() -> None:
-    assert balancing.class_factors(["a"] * 99 + ["b"], max_factor=10)["b"] == 10
+    assert treatments.class_factors(["a"] * 99 + ["b"], max_factor=10)["b"] == 10
 
 
 @pytest.mark.parametrize(
@@ -64,36 +64,36 @@ def test_class_factors_are_capped() -> None:
 )
 def test_reweighing_touches_train_and_one_of_weight_and_draw(method: Any, touched: str, untouched: str) -> None:
     people = population(["a", "a", "a", "b", "b", "b"], held_out=2)
-    treatment = balancing.reweigh(people, method=method, max_factor=100)
+    treatment = treatments.reweigh(people, method=method, max_factor=100)
     assert getattr(treatment, touched).tolist() == pytest.approx([2 / 3, 2 / 3, 2 / 3, 2.0, 1.0, 1.0])
     assert getattr(treatment, untouched).tolist() == [1.0] * 6
 
 
 def test_none_changes_nothing() -> None:
-    treatment = balancing.reweigh(population(["a", "a", "b"]), method="none", max_factor=100)
+    treatment = treatments.reweigh(population(["a", "a", "b"]), method="none", max_factor=100)
     assert (treatment.weight.tolist(), treatment.draw.tolist(), treatment.removed.size) == ([1.0] * 3, [1.0] * 3, 0)
     assert treatment.made is None
 
 
 @pytest.mark.parametrize(("ratio", "expected"), [(1.0, {"b": 7, "c": 9}), (0.4, {"b": 1, "c": 3}), (0.1, {})])
 def test_shortfalls_reach_the_ratio(ratio: float, expected: dict[str, int]) -> None:
-    assert balancing.shortfalls(["a"] * 10 + ["b"] * 3 + ["c"], ratio=ratio) == expected
+    assert treatments.shortfalls(["a"] * 10 + ["b"] * 3 + ["c"], ratio=ratio) == expected
 
 
 def test_under_sampling_reaches_the_ratio_and_spares_what_is_not_train() -> None:
     people = population(["a"] * 20 + ["b"] * 5 + ["a"] * 10, held_out=10)
-    treatment = balancing.undersample(people, ratio=0.5, min_rows=1, seed=0)
+    treatment = treatments.undersample(people, ratio=0.5, min_rows=1, seed=0)
     assert Counter(people.labels[treatment.removed].tolist()) == {"a": 10}
     assert set(people.splits[treatment.removed].tolist()) == {"train"}
 
 
 def test_under_sampling_leaves_the_rows_asked_for() -> None:
-    treatment = balancing.undersample(population(["a"] * 20 + ["b"]), ratio=1.0, min_rows=8, seed=0)
+    treatment = treatments.undersample(population(["a"] * 20 + ["b"]), ratio=1.0, min_rows=8, seed=0)
     assert len(treatment.removed) == 12
 
 
 def test_under_sampling_even_classes_removes_nothing() -> None:
-    assert balancing.undersample(population(["a", "b"] * 4), ratio=1.0, min_rows=1, seed=0).removed.size == 0
+    assert treatments.undersample(population(["a", "b"] * 4), ratio=1.0, min_rows=1, seed=0).removed.size == 0
 
 
 def test_over_sampling_evens_out_the_classes_of_train() -> None:
@@ -119,23 +119,23 @@ def test_generated_samples_count_and_are_not_interpolated() -> None:
 def test_tomek_links_are_nearest_neighbours_of_different_classes() -> None:
     matrix = np.array([[0.0], [1.0], [5.0], [5.1], [9.0], [10.0]], np.float32)
     labels = np.array(["a", "a", "a", "b", "b", "b"])
-    assert balancing.tomek_links(matrix, labels=labels).tolist() == [2, 3]
+    assert treatments.tomek_links(matrix, labels=labels).tolist() == [2, 3]
 
 
 def test_tomek_links_never_remove_a_whole_class() -> None:
     matrix = np.array([[0.0], [1.0], [5.0], [5.1]], np.float32)
-    assert balancing.tomek_links(matrix, labels=np.array(["a", "a", "a", "b"])).tolist() == [2]
+    assert treatments.tomek_links(matrix, labels=np.array(["a", "a", "a", "b"])).tolist() == [2]
 
 
 def test_tomek_links_need_two_classes() -> None:
-    assert balancing.tomek_links(np.zeros((3, 1), np.float32), labels=np.array(["a"] * 3)).size == 0
+    assert treatments.tomek_links(np.zeros((3, 1), np.float32), labels=np.array(["a"] * 3)).size == 0
 
 
 def test_smote_tomek_removes_originals_that_sit_in_another_class() -> None:
     size = NumberColumn(name="size", fill=0.0, offset=0.0, scale=1.0)
     fitted = TabularPreprocessor(numbers=(size,), categories=(), encoding="one_hot", num_neighbors=None, reference=())
     table = pa.table({"feature:size": [0.0, 1.0, 2.0, 9.1, 9.0, 9.5, 10.0, 11.0]})
-    treatment = balancing.oversample(
+    treatment = treatments.oversample(
         population(["a"] * 4 + ["b"] * 4),
         tables=[table],
         preprocessor=fitted,
@@ -153,7 +153,7 @@ def test_new_samples_name_their_parents_and_source() -> None:
     people, table, fitted = uneven()
     treatment = oversample(people, table, fitted)
     rows = pa.concat_tables(
-        balancing.resampled_tables(people, treatment, preprocessor=fitted, method="smote")
+        treatments.resampled_tables(people, treatment, preprocessor=fitted, method="smote")
     ).to_pylist()
     assert [row["source"] for row in rows[:2]] == ["balance:smote:0", "balance:smote:1"]
     assert len({row["sample_id"] for row in rows}) == len(rows) == 18
@@ -165,5 +165,5 @@ def test_new_samples_name_their_parents_and_source() -> None:
 def test_a_matrix_that_is_too_large_is_refused() -> None:
     people, _, fitted = uneven()
     with pytest.raises(DataError, match=r"balance.method 'smote' needs 48 x 6 = 288 numbers .* use 'class_weights'"):
-        balancing.require_fits(people, preprocessor=fitted, method="smote", max_values=287)
-    balancing.require_fits(people, preprocessor=fitted, method="smote", max_values=288)
+        treatments.require_fits(people, preprocessor=fitted, method="smote", max_values=287)
+    treatments.require_fits(people, preprocessor=fitted, method="smote", max_values=288)

@@ -10,10 +10,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from datamill import ledger, parts, sheets
+from datamill.generators.synthesis import Candidates, RealClass
 from datamill.modalities import modality_of
-from datamill.preview import read_in_order
+from datamill.reading import read_in_order
 from datamill.samples import Dataset
-from datamill.synthesis import Candidates, RealClass
 
 NUM_SHOWN = {"image": 6, "tabular": 3}  # real and synthetic pictures of each class on the sheet, by width
 MAX_CLASSES_SHOWN = 20

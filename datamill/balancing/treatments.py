@@ -14,10 +14,10 @@ import pyarrow as pa
 from imblearn.under_sampling import RandomUnderSampler, TomekLinks
 from numpy.typing import NDArray
 
+from datamill.balancing.interpolation import interpolate, stream_of
+from datamill.balancing.planning import Population, Treatment
 from datamill.derived import sample_table
 from datamill.errors import DataError
-from datamill.interpolation import interpolate, stream_of
-from datamill.planning import Population, Treatment
 from datamill.preprocessing import Preprocessor
 
 Oversampling = Literal["smote", "adasyn", "smote_tomek"]

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datamill.augmentation import load_policy
+from datamill.augmentation.policy import Policy, Transform, save_policy
+from datamill.augmentation.tables import TableAugmenter, column_scales
 from datamill.errors import ParamsError
-from datamill.jitter import TableAugmenter, column_scales
-from datamill.policy import Policy, Transform, save_policy
 
 
 def _policy(name: str = "jitter", probability: float = 1.0, **arguments: object) -> Policy:
