@@ -1,11 +1,11 @@
 """Which split a sample belongs to: a function of the sample itself, so that growing data moves nobody.
 
 Every sample gets a number in [0, 1) and the split whose share that number falls into. Samples that must not be
-separated form a *unit* (near-duplicates; with ``group`` also the samples of a group) and share the number of the unit's
-first sample. Under ``hash``, ``stratified`` and ``group`` the number is a hash of content or group, so an assignment
-depends on no other sample and on no history: data may be appended anywhere, removed or reordered. The only exception
-is the tie itself: a near-duplicate follows its unit's first sample, so a newcomer that comes earlier in sample order,
-or that links two units, may pull them to its side, because the alternative is a leak.
+separated form a *unit* (near-duplicates, and the samples of a group where groups are known) and share the number of
+the unit's first sample. Under ``hash``, ``stratified`` and ``group`` the number is a hash of content or group, so an
+assignment depends on no other sample and on no history: data may be appended anywhere, removed or reordered. The only
+exception is the tie itself: a near-duplicate follows its unit's first sample, so a newcomer that comes earlier in
+sample order, or that links two units, may pull them to its side, because the alternative is a leak.
 """
 
 import hashlib
@@ -36,7 +36,7 @@ class Units:
     Attributes:
         first: Row of the unit's first sample, shape ``(N,)``; the unit's identity.
         key: What is hashed: content or group of that sample, shape ``(N,)``.
-        label: Class of that sample, shape ``(N,)``.
+        label: Class of that sample, shape ``(N,)``; "" where a group decides.
     """
 
     first: NDArray[np.int64]
@@ -48,27 +48,33 @@ class Units:
         return Units(first=self.first[rows], key=self.key[rows], label=self.label[rows])
 
 
-def find_units(table: pa.Table, *, leak_groups: Sequence[str | None], by_group: bool) -> Units:
+def find_units(table: pa.Table, *, leak_groups: Sequence[str | None]) -> Units:
     """Units of samples that must share a split: equal content, one cluster of near-duplicates, or one group.
+
+    A unit with a group has no label of its own, so that its place does not depend on which of its samples comes first.
 
     Args:
         table: Columns ``content_hash``, ``label`` and ``group``, in sample order, dropped samples included.
         leak_groups: Cluster of near-duplicates of each sample, ``None`` or "" for none.
-        by_group: Whether groups are kept whole; a sample without a group is a group of its own.
+    """
+    contents, labels, groups = (table[name].to_pylist() for name in ("content_hash", "label", "group"))
+    first = tie(contents, leak_groups, groups)
+    keys = [f"group {group}" if group else content for content, group in zip(contents, groups, strict=True)]
+    own = ["" if group else label for label, group in zip(labels, groups, strict=True)]
+    return Units(first=first, key=np.array(keys, str)[first], label=np.array(own, str)[first])
+
+
+def require_groups(groups: Sequence[str | None]) -> None:
+    """Refuse to split by group where none is known.
 
     Raises:
-        DataError: Groups are to be kept whole and no sample has one.
+        DataError: No sample has a group.
     """
-    contents = table["content_hash"].to_pylist()
-    groups = table["group"].to_pylist() if by_group else [None] * len(contents)
-    if by_group and not any(groups):
+    if not any(groups):
         raise DataError(
             f"split.strategy is 'group' and none of {len(groups)} samples has a group; name its column in ingest, or "
             "choose another strategy"
         )
-    first = tie(contents, leak_groups, groups)
-    keys = [f"group {group}" if group else content for content, group in zip(contents, groups, strict=True)]
-    return Units(first=first, key=np.array(keys, str)[first], label=np.array(table["label"].to_pylist(), str)[first])
 
 
 def by_hash(units: Units, *, strategy: Strategy, shares: Sequence[float], seed: int) -> NDArray[np.int8]:

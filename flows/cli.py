@@ -45,7 +45,9 @@ def clear_errors(command: Callable[..., Any]) -> Callable[..., Any]:
 @clear_errors
 def init(
     folder: Annotated[Path, typer.Argument(help="The folder to make a workspace; what is in it stays.")],
-    example: Annotated[str, typer.Option(help="The example whose params.yaml it begins with.")] = "digits",
+    example: Annotated[
+        str | None, typer.Option(help="Begin with this example's params.yaml.", show_default="a neutral one")
+    ] = None,
     debug: Debug = False,
 ) -> None:
     """Make a workspace of your own: Git and DVC repository, params.yaml, dvc.yaml, README."""
@@ -100,12 +102,15 @@ def trace(
     from tasks import PIPELINE
 
     sample_id = find_sample(sample, stages=PIPELINE, root=root)
-    table = Table(title=f"sample {sample_id}", title_justify="left", show_lines=False)
-    for column in ("stage", "says", "in"):
+    table = Table(title=f"sample {sample_id}", title_justify="left", box=None, pad_edge=False)
+    for column in ("stage", "fate", "because", "and"):
         table.add_column(column, overflow="fold")
     for chapter in story(sample_id, stages=PIPELINE, root=root):
-        facts = "\n".join(f"{key}: {_shown(value)}" for key, value in chapter.facts.items())
-        table.add_row(chapter.stage, facts, chapter.artifact)
+        facts = dict(chapter.facts)
+        because = [str(facts.pop(key)) for key in ("reason", "detail") if key in facts]
+        fate = facts.pop("fate", "")
+        told = "\n".join(f"{key} {_shown(value)}" for key, value in facts.items())
+        table.add_row(chapter.stage, str(fate), ": ".join(because), told)
     Console().print(table)
 
 
@@ -157,6 +162,8 @@ def main() -> None:
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(_shown(one) for one in value)
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +13,7 @@ from datamill.errors import StageError
 
 Status = Literal["executed", "cached"]
 
+ERROR = "error: "  # begins the message of a stage
 LOCK_SIGNS = (
     "Unable to acquire lock",
     "is busy, it is being blocked by",
@@ -53,6 +55,7 @@ def reproduce(name: str, *, root: Path, environment: Mapping[str, str]) -> Statu
     """
     command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", name]
     lines: list[str] = []
+    is_failing = False
     with subprocess.Popen(
         command,
         cwd=root,
@@ -65,7 +68,8 @@ def reproduce(name: str, *, root: Path, environment: Mapping[str, str]) -> Statu
         assert process.stdout is not None
         for line in process.stdout:
             lines.append(line.rstrip())
-            if line.strip() and not line.startswith(NOISE) and "didn't change" not in line:
+            is_failing = is_failing or line.startswith(ERROR)  # the error is raised below, and told once
+            if not is_failing and line.strip() and not line.startswith(NOISE) and "didn't change" not in line:
                 print(line, end="", flush=True)
     if process.returncode == 0:
         return "cached" if any("didn't change" in line for line in lines) else "executed"
@@ -77,13 +81,9 @@ def explain(name: str, lines: list[str]) -> StageError:
     if any(sign in line for line in lines for sign in LOCK_SIGNS):
         return LockedError(f"{name}: another DVC process holds the lock of this workspace")
     for number, line in enumerate(lines):
-        if line.startswith("error: "):
-            told = [line.removeprefix("error: ")]
-            for following in lines[number + 1 :]:
-                if not following.startswith("  "):
-                    break
-                told.append(following)
-            return StageError("\n".join(told))
+        if line.startswith(ERROR):
+            told = takewhile(lambda following: not following.startswith("ERROR: "), lines[number:])
+            return StageError("\n".join(told).removeprefix(ERROR))
     return StageError(f"{name} failed:\n" + "\n".join(lines[-15:]))
 
 

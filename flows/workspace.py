@@ -7,10 +7,19 @@ from pathlib import Path
 
 from datamill import config, dvcfile
 from datamill.errors import ParamsError
+from tasks import PIPELINE
 from tasks.__main__ import rendered
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 EXAMPLES = CHECKOUT / "examples"
+DEFAULT = "digits"
+NEUTRAL_HEADER = "# Everything that changes a result. Begin with ingest.source: where your data is.\n\n"
+ANY_DATA = (  # what the default example says of images, of its classes, of its cleanliness
+    "validate.max_bad_share=0.05",
+    "validate.limits.classes.allowed=null",
+    "validate.expectations=[]",
+    "augment.transforms=[]",
+)
 COPIED = (".gitignore", ".dvcignore", ".dvc/config", ".dvc/.gitignore")
 README = """# {name}
 
@@ -28,7 +37,8 @@ dvc repro                                 # the same through DVC alone, with dat
 
 Point `ingest.source` in `params.yaml` at your data: `image_folder` (one folder per class), `table` (CSV or Parquet with
 a target column), `idx` (MNIST files) or `bundled`. Commit `params.yaml`, `dvc.yaml`, `dvc.lock` and `reports/` to Git;
-`dvc push` stores data and models at the remote named in `.dvc/config`.
+`dvc push` stores data and models at the remote named in `.dvc/config`. To version raw data that lies in this folder as
+well, `dvc add` it.
 """
 
 
@@ -37,8 +47,13 @@ def example_names() -> list[str]:
     return sorted(path.parent.name for path in EXAMPLES.glob("*/params.yaml"))
 
 
-def create_workspace(folder: Path, *, example: str) -> list[str]:
-    """Make ``folder`` a workspace that begins with the example's parameters; what is already there stays.
+def create_workspace(folder: Path, *, example: str | None) -> list[str]:
+    """Make ``folder`` a workspace; what is already there stays.
+
+    Args:
+        folder: Made where it does not exist.
+        example: Whose ``params.yaml`` it begins with, to the letter. ``None`` begins with the default example less what
+            that says of its own data.
 
     Returns:
         Names of the files that were written.
@@ -46,17 +61,19 @@ def create_workspace(folder: Path, *, example: str) -> list[str]:
     Raises:
         ParamsError: There is no such example, or ``folder`` is datamill's checkout or inside of it.
     """
-    if example not in example_names():
+    if example is not None and example not in example_names():
         raise ParamsError(f"no example is called {example!r}; there are {', '.join(example_names())}")
     folder = folder.resolve()
     if folder.is_relative_to(CHECKOUT):
         raise ParamsError(f"{folder} lies inside datamill's checkout {CHECKOUT}; choose a folder outside of it")
     folder.mkdir(parents=True, exist_ok=True)
     written = [name for name in COPIED if _copy(CHECKOUT / name, folder / name)]
-    if _copy(EXAMPLES / example / config.PARAMS_FILE, folder / config.PARAMS_FILE):
+    if _copy(EXAMPLES / (example or DEFAULT) / config.PARAMS_FILE, folder / config.PARAMS_FILE):
         written.append(config.PARAMS_FILE)
+        if example is None:
+            _forget_the_example(folder)
     if not (folder / "README.md").exists():
-        (folder / "README.md").write_text(README.format(name=folder.name, example=example), encoding="utf-8")
+        (folder / "README.md").write_text(README.format(name=folder.name, example=example or DEFAULT), encoding="utf-8")
         written.append("README.md")
     if not (folder / ".git").exists():
         _run("git", "init", "--quiet", str(folder))
@@ -65,6 +82,19 @@ def create_workspace(folder: Path, *, example: str) -> list[str]:
     if dvcfile.write(rendered(folder), root=folder):
         written.append(dvcfile.DVC_FILE)
     return written
+
+
+def _forget_the_example(folder: Path) -> None:
+    """Leave open what only the owner of the data can say."""
+    path = folder / config.PARAMS_FILE
+    _, _, rest = path.read_text(encoding="utf-8").partition("\n\n")  # the header speaks of the example
+    path.write_text(NEUTRAL_HEADER + rest, encoding="utf-8")
+    open_questions = [f"export.card.{name}=''" for name in ("owner", "licence", "intended_use", "limitations")]
+    config.set_params(
+        [f"export.card.title={folder.name}", *ANY_DATA, *open_questions],
+        stages=PIPELINE,
+        root=folder,
+    )
 
 
 def _copy(source: Path, target: Path) -> bool:

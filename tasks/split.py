@@ -37,11 +37,12 @@ class SplitParams(Params):
     strategy: Literal["hash", "stratified", "stratified_exact", "group", "time"]
     """How samples are assigned: hash, stratified, stratified_exact, group or time.
 
+    Near-duplicates, and samples of one group where the source names groups, share a split under every strategy.
     ``hash``, ``stratified`` and ``group`` assign by content or group alone: no sample ever moves, whatever is appended,
     removed or reordered. ``stratified`` hashes each class in a stream of its own; like ``hash`` it meets the fractions
     of every class in expectation, within binomial error. No rule that lets the sample alone decide can do better;
     ``stratified_exact`` does, to one sample in every 20 of a class, and in return is stable only while new samples come
-    after the old ones. ``time`` cuts at the two moments below.
+    after the old ones. ``group`` is ``hash`` that insists on groups. ``time`` cuts at the two moments below.
     """
     fractions: Fractions
     """Target shares; without effect on strategy time, where fractions of a growing span would move."""
@@ -88,9 +89,9 @@ def split(*, samples: Path, cleaned: Path, assignments: Path, params: SplitParam
     light = parts.read_table(samples, columns=["sample_id", "content_hash", "label", "group", "time"])
     fates = ledger.read(cleaned, columns=["sample_id", "fate", "leak_group"])
     table = light.take(pc.index_in(fates["sample_id"], value_set=light["sample_id"].combine_chunks()))
-    everyone = splitting.find_units(
-        table, leak_groups=fates["leak_group"].to_pylist(), by_group=params.strategy == "group"
-    )
+    if params.strategy == "group":
+        splitting.require_groups(table["group"].to_pylist())
+    everyone = splitting.find_units(table, leak_groups=fates["leak_group"].to_pylist())
     surviving = np.flatnonzero(pc.is_in(fates["fate"], pa.array(ledger.SURVIVING)))
     table, units = table.take(pa.array(surviving)), everyone.take(surviving)
 

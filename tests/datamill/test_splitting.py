@@ -8,7 +8,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datamill.errors import DataError
-from datamill.splitting import Strategy, Units, assign_folds, by_hash, by_time, deal, find_units, require_all, tie
+from datamill.splitting import (
+    Strategy,
+    Units,
+    assign_folds,
+    by_hash,
+    by_time,
+    deal,
+    find_units,
+    require_all,
+    require_groups,
+    tie,
+)
 
 SHARES = (0.7, 0.15, 0.15)
 STABLE: list[Strategy] = ["hash", "stratified", "group"]
@@ -32,8 +43,7 @@ def table_of(samples: list[Sample]) -> pa.Table:
 
 
 def assign(samples: list[Sample], *, strategy: Strategy, leaks: Sequence[str | None] | None = None) -> dict[str, int]:
-    by_group = strategy == "group"
-    units = find_units(table_of(samples), leak_groups=leaks or [None] * len(samples), by_group=by_group)
+    units = find_units(table_of(samples), leak_groups=leaks or [None] * len(samples))
     splits = by_hash(units, strategy=strategy, shares=SHARES, seed=5)
     return dict(zip([sample[0] for sample in samples], splits.tolist(), strict=True))
 
@@ -93,9 +103,13 @@ def test_dealt_numbers_fill_every_twentieth_once_per_block() -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(samples=SAMPLES)
-def test_samples_of_one_group_share_a_split(samples: list[Sample]) -> None:
+def test_samples_of_one_group_share_a_split_under_every_strategy(samples: list[Sample]) -> None:
     samples = [ANCHOR, *samples]
-    splits = assign(samples, strategy="group")
+    for strategy in (*STABLE, "stratified_exact"):
+        check_groups_are_whole(samples, assign(samples, strategy=strategy))
+
+
+def check_groups_are_whole(samples: list[Sample], splits: dict[str, str]) -> None:
     for group in ("g1", "g2", "g3"):
         assert len({splits[name] for name, _, its_group in samples if its_group == group}) <= 1
 
@@ -107,7 +121,7 @@ def test_near_duplicates_share_a_split_and_a_fold(strategy: Strategy, samples: l
     samples = [ANCHOR, *samples]
     rng = np.random.default_rng(seed)
     leaks = [None if rng.random() < 0.3 else str(rng.integers(4)) for _ in samples]
-    units = find_units(table_of(samples), leak_groups=leaks, by_group=strategy == "group")
+    units = find_units(table_of(samples), leak_groups=leaks)
     splits = by_hash(units, strategy=strategy, shares=SHARES, seed=5)
     folds = assign_folds(units, splits=splits, num_folds=3, seed=5)
     sides = {(leak, int(split), int(fold)) for leak, split, fold in zip(leaks, splits, folds, strict=True) if leak}
@@ -125,7 +139,7 @@ def test_a_near_duplicate_that_comes_later_moves_nobody() -> None:
 
 def test_equal_content_is_tied_even_under_different_labels() -> None:
     table = table_of([("same", "a", None), ("other", "a", None), ("same", "b", None)])
-    units = find_units(table, leak_groups=["", "", ""], by_group=False)
+    units = find_units(table, leak_groups=["", "", ""])
     assert units.first.tolist() == [0, 1, 0]
     assert units.label.tolist() == ["a", "a", "a"]
 
@@ -135,7 +149,7 @@ def test_ties_of_two_kinds_chain() -> None:
 
 
 def test_seeds_give_different_splits() -> None:
-    units = find_units(table_of([(str(row), "a", None) for row in range(50)]), leak_groups=[None] * 50, by_group=False)
+    units = find_units(table_of([(str(row), "a", None) for row in range(50)]), leak_groups=[None] * 50)
     first, other = (by_hash(units, strategy="hash", shares=SHARES, seed=seed) for seed in (1, 2))
     assert first.tolist() != other.tolist()
 
@@ -168,7 +182,7 @@ def test_a_sample_without_time_is_refused() -> None:
 
 def test_groups_are_refused_where_none_are_known() -> None:
     with pytest.raises(DataError, match=r"split\.strategy is 'group' and none of 2 samples has a group"):
-        find_units(table_of([("x", "a", None), ("y", "a", None)]), leak_groups=[None, None], by_group=True)
+        require_groups([None, None])
 
 
 def test_folds_cover_train_and_nothing_else() -> None:

@@ -1,15 +1,15 @@
 from flows.dvc import LockedError, explain, stage_environment
 
 
-def test_the_stages_own_message_is_the_error_with_its_indented_lines():
+def test_the_stages_own_message_is_the_error_with_all_its_lines():
     lines = [
         "Running stage 'split':",
         "error: split: too few",
         "  a: 1",
-        "  b: 2",
+        "Mend it.",
         "ERROR: failed to reproduce 'split'",
     ]
-    assert str(explain("split", lines)) == "split: too few\n  a: 1\n  b: 2"
+    assert str(explain("split", lines)) == "split: too few\n  a: 1\nMend it."
 
 
 def test_a_held_lock_is_an_error_worth_a_retry():

@@ -20,9 +20,12 @@ VALUES: dict[str, Any] = {
 }
 
 
-def run(folder: Path, *, dropped: int = 4, leaks: dict[int, str] | None = None, **changes: Any) -> tuple[pa.Table, Any]:
+def run(
+    folder: Path, *, dropped: int = 4, leaks: dict[int, str] | None = None, grouped: bool = False, **changes: Any
+) -> tuple[pa.Table, Any]:
     folder.mkdir(parents=True)
     dataset, table = image_table()
+    table = table if grouped else table.drop_columns(["group"])
     write_parts(folder / "samples", dataset, table)
     count = table.num_rows
     ledger.write(
@@ -83,8 +86,9 @@ def test_time_splits_at_the_given_moments(tmp_path: Path) -> None:
     assert metrics["samples"] == {"train": 24, "validation": 24, "test": 16}
 
 
-def test_groups_stay_whole(tmp_path: Path) -> None:
-    table, _ = run(tmp_path / "a", dropped=0, strategy="group", seed=3)
+@pytest.mark.parametrize("strategy", ["group", "hash", "stratified"])
+def test_groups_stay_whole(tmp_path: Path, strategy: str) -> None:
+    table, _ = run(tmp_path / "a", dropped=0, grouped=True, strategy=strategy, seed=3)
     splits = table["split"].to_pylist()
     assert all(len(set(splits[group::8])) == 1 for group in range(8))
 
