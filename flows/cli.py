@@ -71,6 +71,7 @@ def run(
 ) -> None:
     """Bring the workspace up to date; only what changed is done again."""
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")  # its first start makes a database
     if not debug:  # Prefect would log the traceback of every error, which is told as one message below
         os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
     from datamill import config
