@@ -157,7 +157,7 @@ def _state(root: Path) -> Path:
 
 
 def _log_artifacts(stage: Stage, *, root: Path, tracker: Tracker) -> None:
-    for artifact in (*stage.inputs.values(), *stage.outputs.values()):
+    for artifact in stage.inputs.values():  # not what it wrote itself: DVC has given that no digest yet
         if artifact.dataset:
             tracker.log_dataset(**_describe_dataset(artifact, root=root))
     for artifact in (*stage.outputs.values(), stage.metrics):
