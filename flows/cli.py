@@ -72,8 +72,8 @@ def run(
     """Bring the workspace up to date; only what changed is done again."""
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")  # its first start makes a database
-    if not debug:  # Prefect would log the traceback of every error, which is told as one message below
-        os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
+    if not debug:  # on the console, errors are told as one message below; Prefect's own log has their tracebacks
+        os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     from datamill import config
     from tasks import PIPELINE
 

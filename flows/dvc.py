@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -46,8 +46,8 @@ class Outcome:
     seconds: float
 
 
-def reproduce(name: str, *, root: Path, environment: Mapping[str, str]) -> Status:
-    """Run ``dvc repro --single-item`` for one stage with this interpreter, showing what the stage prints.
+def reproduce(name: str, *, root: Path, environment: Mapping[str, str], tell: Callable[[str], None]) -> Status:
+    """Run ``dvc repro --single-item`` for one stage with this interpreter; ``tell`` gets each line the stage prints.
 
     Raises:
         LockedError: Another process holds the lock.
@@ -70,7 +70,7 @@ def reproduce(name: str, *, root: Path, environment: Mapping[str, str]) -> Statu
             lines.append(line.rstrip())
             is_failing = is_failing or line.startswith(ERROR)  # the error is raised below, and told once
             if not is_failing and line.strip() and not line.startswith(NOISE) and "didn't change" not in line:
-                print(line, end="", flush=True)
+                tell(line.rstrip())
     if process.returncode == 0:
         return "cached" if any("didn't change" in line for line in lines) else "executed"
     raise explain(name, lines)

@@ -1,6 +1,7 @@
 """The two web pages: MLflow's UI and Prefect's server, on this machine only."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ from datamill.tracking import redact, tracking_uri
 
 HOST = "127.0.0.1"
 START_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 5.0
 
 
 def serve(*, root: Path, mlflow_port: int, prefect_port: int) -> None:
@@ -22,6 +24,7 @@ def serve(*, root: Path, mlflow_port: int, prefect_port: int) -> None:
     Raises:
         StageError: One does not start; names its log file.
     """
+    signal.signal(signal.SIGTERM, _interrupt)  # a service manager's stop is a Ctrl-C
     uri = tracking_uri(root=root, settings=Settings.from_environment())
     logs = root.resolve() / STATE / "logs"
     logs.mkdir(parents=True, exist_ok=True)
@@ -57,16 +60,26 @@ def serve(*, root: Path, mlflow_port: int, prefect_port: int) -> None:
         print("stopped", flush=True)
     finally:
         for process in running.values():
-            process.terminate()
-        for process in running.values():
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=10)
+            _stop(process)
 
 
 def _start(command: list[str], *, log: Path) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     with log.open("wb") as file:
-        return subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
+        return subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment, start_new_session=True)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """End a server and the processes it started."""
+    for sign in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, sign)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=STOP_TIMEOUT_S)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _wait(page: str, *, process: subprocess.Popen[bytes], log: Path) -> None:

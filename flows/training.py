@@ -5,7 +5,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from prefect import flow, task
+from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.futures import PrefectFuture
@@ -33,6 +33,12 @@ def is_lock_error(_task: object, _run: TaskRun, state: State[object]) -> bool:
     return isinstance(state.result(raise_on_failure=False), LockedError)
 
 
+def tell(line: str) -> None:
+    """Show a line on the console and in Prefect's log of the stage."""
+    print(line, flush=True)
+    get_run_logger().info(line)
+
+
 def _run_name() -> str:
     return f"train {Path(flow_run.get_parameters().get('root', '.')).resolve().name}"
 
@@ -48,7 +54,7 @@ def _run_name() -> str:
 def run_stage(name: str, root: str, session: str) -> Outcome:
     """Bring one stage up to date; DVC decides whether there is anything to do."""
     start = time.monotonic()
-    status = reproduce(name, root=Path(root), environment=stage_environment(session=session))
+    status = reproduce(name, root=Path(root), environment=stage_environment(session=session), tell=tell)
     return Outcome(name, status, time.monotonic() - start)
 
 
