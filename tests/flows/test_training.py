@@ -1,8 +1,10 @@
 import pytest
 
+from prefect.states import Failed
+
 from datamill.errors import ParamsError, StageError
-from flows.dvc import Outcome
-from flows.training import needed_by, summarise
+from flows.dvc import LockedError, Outcome
+from flows.training import is_lock_error, needed_by, run_stage, summarise
 
 
 def test_a_target_brings_its_ancestors_and_nothing_else():
@@ -24,3 +26,14 @@ def test_the_summary_names_every_stage_its_end_and_the_mlflow_run(tmp_path):
     assert "| validate | failed |" in text
     assert "| clean | not reached |" in text
     assert "http://127.0.0.1:5000/#/experiments/1/runs/abc" in text
+
+
+@pytest.mark.parametrize(("error", "is_retried"), [(LockedError("held"), True), (StageError("gate"), False)])
+def test_only_a_held_lock_is_tried_again(error, is_retried):
+    assert is_lock_error(None, None, Failed(data=error)) is is_retried
+
+
+def test_retries_wait_longer_each_time_and_with_jitter():
+    assert run_stage.retries == 5
+    assert run_stage.retry_delay_seconds == [1.0, 2.0, 4.0, 8.0, 16.0]
+    assert run_stage.retry_jitter_factor == 0.5
