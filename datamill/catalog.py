@@ -42,6 +42,7 @@ TRAIN_HISTORY = Artifact(
 )
 TRAIN_TIMES = Artifact("reports/measured/train.json", measured=True, logged=True)
 
+DIAGNOSE_FINDINGS = Artifact("data/diagnose/findings.json", logged=True)  # what every check saw, durations left out
 DIAGNOSE_REPORT = Artifact("reports/measured/diagnosis.md", measured=True, logged=True)
 
 EVALUATE_PREDICTIONS = Artifact("data/evaluate/predictions.parquet")

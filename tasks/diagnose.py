@@ -14,24 +14,26 @@ class DiagnoseParams(Params):
     """From where on a number is a finding."""
 
 
-def diagnose(*, history: Path, times: Path, report: Path, params: DiagnoseParams) -> Metrics:
+def diagnose(*, history: Path, times: Path, findings: Path, report: Path, params: DiagnoseParams) -> Metrics:
     """Name what is wrong with the training run, with numbers and a next action.
 
     Durations are not versioned: where the file is missing, loading is not checked. They reach the report only, never
-    the metrics.
+    findings or metrics.
     """
+    import dataclasses
     import json
 
+    from datamill import files
     from datamill.diagnosis import SEVERITIES, diagnose_run
     from datamill.diagnosis.report import render_report
     from datamill.training.history import read_history
 
     epochs = read_history(history)
     durations = json.loads(times.read_bytes()) if times.exists() else None
-    findings = diagnose_run(epochs, times=durations, thresholds=params.thresholds)
-    report.write_text(render_report(findings, history=epochs, times=durations), encoding="utf-8")
-
-    lasting = [finding for finding in findings if not finding.is_timing]
+    seen = diagnose_run(epochs, times=durations, thresholds=params.thresholds)
+    lasting = [finding for finding in seen if not finding.is_timing]
+    files.write_json(findings, [dataclasses.asdict(finding) for finding in lasting])
+    report.write_text(render_report(seen, history=epochs, times=durations), encoding="utf-8")
     return {
         "findings": {name: sum(finding.severity == name for finding in lasting) for name in SEVERITIES},
         "evidence": {finding.name: finding.evidence for finding in lasting},
@@ -42,5 +44,5 @@ STAGE = Stage(
     run=diagnose,
     params=DiagnoseParams,
     inputs={"history": catalog.TRAIN_HISTORY, "times": catalog.TRAIN_TIMES},
-    outputs={"report": catalog.DIAGNOSE_REPORT},
+    outputs={"findings": catalog.DIAGNOSE_FINDINGS, "report": catalog.DIAGNOSE_REPORT},
 )

@@ -126,3 +126,9 @@ def test_importing_the_stages_imports_no_heavy_library():
     code = f"import sys, tasks; print(sorted(set({HEAVY!r}) & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@every_stage
+def test_every_stage_has_an_output_that_a_fresh_clone_lacks(stage):
+    """Otherwise DVC would find the stage done in a clone, and what is not versioned would never be written there."""
+    assert any(not artifact.in_git and not artifact.measured for artifact in stage.outputs.values())

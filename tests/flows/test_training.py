@@ -1,5 +1,4 @@
 import pytest
-
 from prefect.states import Failed
 
 from datamill.errors import ParamsError, StageError

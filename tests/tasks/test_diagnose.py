@@ -15,6 +15,7 @@ def run(folder: Path, *, times: dict[str, float] | None = None) -> Metrics:
     return STAGE.run(
         history=folder / "history.csv",
         times=folder / "times.json",
+        findings=folder / "findings.json",
         report=folder / "diagnosis.md",
         params=DiagnoseParams(thresholds=THRESHOLDS),
     )
@@ -27,10 +28,11 @@ def test_findings_are_counted_and_carry_their_evidence(tmp_path: Path) -> None:
     assert json.loads(json.dumps(metrics, allow_nan=False)) == metrics
 
 
-def test_durations_reach_the_report_and_not_the_metrics(tmp_path: Path) -> None:
+def test_durations_reach_the_report_and_neither_findings_nor_metrics(tmp_path: Path) -> None:
     metrics = run(tmp_path, times=TIMES | {"loading_share": 0.9})
     assert metrics["findings"]["note"] == 0
     assert "slow_loading" not in metrics["evidence"]
+    assert "slow_loading" not in [one["name"] for one in json.loads((tmp_path / "findings.json").read_text())]
     assert "90% of training time was spent waiting" in (tmp_path / "diagnosis.md").read_text(encoding="utf-8")
 
 
