@@ -80,8 +80,10 @@ def run(
     for change in config.set_params(assignments or [], stages=PIPELINE, root=root) if assignments else []:
         typer.echo(f"params.yaml: {change}")
     config.load_params(PIPELINE, root=root)  # a typo is told before Prefect takes seconds to start
+    from flows.interrupting import exit_at_interrupt
     from flows.training import train_model
 
+    exit_at_interrupt()
     statuses = train_model(root=str(root.resolve()), target=target)
     executed = sum(status == "executed" for status in statuses.values())
     typer.echo(f"up to date: {executed} of {len(statuses)} stages ran, {len(statuses) - executed} were cached")

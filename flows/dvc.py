@@ -64,6 +64,7 @@ def reproduce(name: str, *, root: Path, environment: Mapping[str, str], tell: Ca
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         encoding="utf-8",
+        start_new_session=True,  # Ctrl-C reaches it through the flow, in order
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:

@@ -19,6 +19,7 @@ from datamill.settings import Settings
 from datamill.stage import topological
 from datamill.tracking import Session, Tracker, numbers, redact, tracking_uri
 from flows.dvc import LockedError, Outcome, reproduce, stage_environment
+from flows.interrupting import stages_end_with_it
 from flows.relaying import relaying
 from tasks import PIPELINE
 from tasks.__main__ import rendered
@@ -79,7 +80,7 @@ def train_model(root: str = ".", target: str | None = None) -> dict[str, str]:
     prepare(workspace)
     chosen = needed_by(target)
     session = Session(str(flow_run.get_id() or f"flow-{random.getrandbits(48):x}"), str(flow_run.get_name() or "flow"))
-    with relaying(workspace):
+    with relaying(workspace), stages_end_with_it():
         futures = _submit(chosen, root=str(workspace), session=f"{session.key}={session.name}")
         outcomes = {name: _outcome(future) for name, future in futures.items()}
     statuses = {name: _status(outcome) for name, outcome in outcomes.items()}

@@ -13,6 +13,8 @@ import psutil
 import pytest
 import yaml
 
+from datamill import config
+from tasks import PIPELINE
 from tests.pipeline.conftest import make_workspace
 
 pytestmark = [pytest.mark.slow, pytest.mark.services, pytest.mark.timeout(900)]
@@ -169,3 +171,35 @@ def test_the_flow_runs_against_a_prefect_server(tmp_path):
         server.terminate()
         server.wait(timeout=30)
         log.close()
+
+
+def test_ctrl_c_ends_everything_within_seconds_and_the_same_command_goes_on(tmp_path):
+    root = make_workspace(tmp_path / "project")
+    config.set_params(["train.epochs=200"], stages=PIPELINE, root=root)
+    home = {"PREFECT_HOME": str(tmp_path / "prefect")}
+    process = subprocess.Popen(
+        [BIN / "datamill", "run"],
+        cwd=root,
+        env=environment(**home),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "epoch 3 of 200" in line:
+            break
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGINT)
+    start = time.monotonic()
+    rest = process.communicate(timeout=60)[0]
+    assert process.returncode == 130, rest
+    assert "Traceback" not in rest
+    assert "stopped; the same command goes on from here" in rest
+    assert time.monotonic() - start < 20
+    assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+    again = call("datamill", "run", "--target", "train", root=root, **home)
+    epochs = [line for line in again.stdout.splitlines() if " of 200: train loss" in line]
+    assert len(epochs) == 200
+    assert "1 of 11 stages ran, 10 were cached" in again.stdout
