@@ -75,6 +75,8 @@ def _run(
     partials = {port: files.partial_path(path) for port, path in finals.items()}
     scratch = _scratch(stage, root=root, params=params, inputs=inputs) if stage.wants_context else None
     extra = {} if scratch is None else {"context": _context(settings, scratch=scratch, tracker=tracker)}
+    evidence = _state(root) / "failed" / stage.name
+    files.remove(evidence)
     try:
         for partial in partials.values():
             partial.parent.mkdir(parents=True, exist_ok=True)
@@ -85,12 +87,25 @@ def _run(
         for path in finals.values():
             files.publish(path)
         files.write_json(root / stage.metrics.path, metrics)
+    except StageError as error:
+        if not _keep_evidence(stage, partials, folder=evidence):
+            raise
+        raise StageError(f"{error}\nWhat it found is in {evidence.relative_to(root)}.") from error
     finally:
         for partial in partials.values():
             files.remove(partial)
     if scratch is not None:
         files.remove(scratch.parent)
     return metrics
+
+
+def _keep_evidence(stage: Stage, partials: Mapping[str, Path], *, folder: Path) -> bool:
+    """Keep the reports a failed stage had written, and say whether there were any; its data is thrown away."""
+    for port, partial in partials.items():
+        if stage.outputs[port].logged and partial.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            partial.rename(folder / Path(stage.outputs[port].path).name)
+    return folder.exists()
 
 
 def _require(stage: Stage, inputs: Mapping[str, Path]) -> None:

@@ -59,13 +59,12 @@ def validate(
     rules = [*derive_rules(frame, dataset=dataset, limits=params.limits), *asked]
     report = check(frame, rules=rules)
     fates = judge(report.findings, num_samples=len(frame))
-    check_gate(report.findings, fates=fates, sources=sources, rejects=rejected, max_bad_share=params.max_bad_share)
-
     files.write_json(schema, {**profile(frame), "expectations": [rule.as_json() for rule in rules]})
     ledger.write(
         verdicts, sample_ids=identity["sample_id"], fates=fates.fates, reasons=fates.reasons, details=fates.details
     )
     write_docs(docs, report=report)
+    check_gate(report.findings, fates=fates, sources=sources, rejects=rejected, max_bad_share=params.max_bad_share)
     return {
         **ledger.count(verdicts),
         "rejects": len(rejected),

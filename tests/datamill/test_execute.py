@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import pytest
 
 from datamill.errors import ParamsError, StageError
 from datamill.execute import dvc_digest, execute, load_metrics
+from datamill.stage import Stage
 from tests import toys
 
 MAKE, CHOOSE, TOTAL = toys.PIPELINE
@@ -123,3 +125,21 @@ def test_the_last_stage_reads_what_the_ledger_kept(root):
     for stage in toys.PIPELINE:
         run(stage, root)
     assert json.loads((root / toys.TOTAL.path).read_text()) == {"left": 5}
+
+
+def test_reports_of_a_failed_stage_are_kept_until_it_runs_again(root, monkeypatch):
+    for stage in toys.PIPELINE[:2]:
+        run(stage, root)
+
+    def write_and_fail(*, choice, total, params):
+        total.write_text("what was seen")
+        raise StageError("total: too few")
+
+    gate = dataclasses.replace(TOTAL, run=write_and_fail)
+    monkeypatch.setattr(Stage, "name", property(lambda stage: "total" if stage is gate else stage.run.__name__))
+    with pytest.raises(StageError, match=r"total: too few\nWhat it found is in \.datamill/failed/total\."):
+        run(gate, root)
+    assert (root / ".datamill/failed/total/total.json").read_text() == "what was seen"
+    assert not (root / toys.TOTAL.path).exists()
+    run(TOTAL, root)
+    assert not (root / ".datamill/failed/total").exists()

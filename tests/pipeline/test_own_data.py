@@ -134,3 +134,5 @@ def test_the_gate_names_rules_counts_and_sources_and_leaves_the_fate_of_nothing_
         run(root)
     assert "the validation gate stopped the run: 4 of 37 items are bad" in str(caught.value)
     assert "reason truncated: square/cut.jpg" in str(caught.value)
+    assert "What it found is in .datamill/failed/validate." in str(caught.value)
+    assert (root / ".datamill/failed/validate/docs/index.html").exists()

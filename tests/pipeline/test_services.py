@@ -203,3 +203,57 @@ def test_ctrl_c_ends_everything_within_seconds_and_the_same_command_goes_on(tmp_
     epochs = [line for line in again.stdout.splitlines() if " of 200: train loss" in line]
     assert len(epochs) == 200
     assert "1 of 11 stages ran, 10 were cached" in again.stdout
+
+
+def test_a_tracking_server_killed_in_the_middle_costs_nothing_that_was_computed(tmp_path):
+    root = make_workspace(tmp_path / "project", example="breast-cancer")
+    config.set_params(["train.epochs=120"], stages=PIPELINE, root=root)
+    uri = "http://127.0.0.1:5099"
+    extra = {"MLFLOW_TRACKING_URI": uri, "PREFECT_HOME": str(tmp_path / "prefect")}
+
+    def serve() -> subprocess.Popen[bytes]:
+        store = f"sqlite:///{tmp_path / 'server.db'}"
+        artifacts = ["--artifacts-destination", str(tmp_path / "artifacts")]
+        command = [BIN / "mlflow", "server", "--backend-store-uri", store, *artifacts, "--port", "5099"]
+        with (tmp_path / "server.log").open("ab") as log:
+            server = subprocess.Popen(command, env=environment(), stdout=log, stderr=log, start_new_session=True)
+        wait_for(f"{uri}/health")
+        return server
+
+    def kill(server: subprocess.Popen[bytes]) -> None:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+
+    server = serve()
+    flow = subprocess.Popen(
+        [BIN / "datamill", "run"],
+        cwd=root,
+        env=environment(**extra),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert flow.stdout is not None
+    for line in flow.stdout:
+        if "epoch 5 of 120" in line:
+            break
+    kill(server)
+    _, errors = flow.communicate(timeout=300)
+    assert flow.returncode == 0, errors
+    assert "MLflow at http://127.0.0.1:5099 does not answer" in errors
+    assert list((root / ".datamill/spool").iterdir())
+
+    server = serve()
+    try:
+        call("datamill", "run", root=root, **extra)
+        assert not list((root / ".datamill/spool").iterdir())
+        client = mlflow.MlflowClient(uri)
+        experiment = client.get_experiment_by_name(root.name)
+        runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+        history = client.get_metric_history(runs["train"].info.run_id, "validation_loss")
+        epochs = len((root / "reports/train/history.csv").read_text().splitlines()) - 1
+        assert sorted(point.step for point in history) == list(range(1, epochs + 1))
+        assert {run.info.status for run in runs.values()} == {"FINISHED"}
+        assert "evaluate.json" in {file.path for file in client.list_artifacts(runs["evaluate"].info.run_id)}
+    finally:
+        kill(server)
