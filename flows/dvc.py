@@ -14,6 +14,7 @@ from datamill.errors import StageError
 Status = Literal["executed", "cached"]
 
 ERROR = "error: "  # begins the message of a stage
+DVC_ERROR = "ERROR: "
 LOCK_SIGNS = (
     "Unable to acquire lock",
     "is busy, it is being blocked by",
@@ -69,7 +70,7 @@ def reproduce(name: str, *, root: Path, environment: Mapping[str, str], tell: Ca
         assert process.stdout is not None
         for line in process.stdout:
             lines.append(line.rstrip())
-            is_failing = is_failing or line.startswith(ERROR)  # the error is raised below, and told once
+            is_failing = is_failing or line.startswith((ERROR, DVC_ERROR))  # raised below, and told once
             if not is_failing and line.strip() and not line.startswith(NOISE) and "didn't change" not in line:
                 tell(line.rstrip())
     if process.returncode == 0:
@@ -83,7 +84,7 @@ def explain(name: str, lines: list[str]) -> StageError:
         return LockedError(f"{name}: another DVC process holds the lock of this workspace")
     for number, line in enumerate(lines):
         if line.startswith(ERROR):
-            told = takewhile(lambda following: not following.startswith("ERROR: "), lines[number:])
+            told = takewhile(lambda following: not following.startswith(DVC_ERROR), lines[number:])
             return StageError("\n".join(told).removeprefix(ERROR))
     return StageError(f"{name} failed:\n" + "\n".join(lines[-15:]))
 

@@ -55,7 +55,11 @@ def _run_name() -> str:
 def run_stage(name: str, root: str, session: str) -> Outcome:
     """Bring one stage up to date; DVC decides whether there is anything to do."""
     start = time.monotonic()
-    status = reproduce(name, root=Path(root), environment=stage_environment(session=session), tell=tell)
+    try:
+        status = reproduce(name, root=Path(root), environment=stage_environment(session=session), tell=tell)
+    except LockedError:
+        tell(f"{name}: waits, another run is at work in this workspace")
+        raise
     return Outcome(name, status, time.monotonic() - start)
 
 
