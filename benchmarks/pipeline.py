@@ -6,7 +6,7 @@
     python benchmarks/pipeline.py fashion-mnist --check --until shard
 
 The last line names each figure beside its bar; with ``--check`` the exit status is 1 when one is missed. ``--quick``
-runs digits only, once, in under a minute and a half.
+runs digits only, one round of flow and repro, in about three minutes.
 """
 
 import argparse
