@@ -5,6 +5,8 @@ from datamill.stage import Artifact, Plot
 INGEST_SAMPLES = Artifact("data/ingest/samples", dataset=True)  # parts
 INGEST_REJECTS = Artifact("data/ingest/rejects.parquet")  # items that could not become a sample
 
+EXTRACT_FEATURES = Artifact("data/extract/features")  # one look at every payload; a file per part of the samples
+
 VALIDATE_SCHEMA = Artifact("data/validate/schema.json", logged=True)  # profiled expectations
 VALIDATE_VERDICTS = Artifact("data/validate/verdicts.parquet")  # ledger
 VALIDATE_DOCS = Artifact("data/validate/docs", logged=True)  # Great Expectations' Data Docs, HTML
@@ -32,7 +34,7 @@ BALANCE_RESAMPLED = Artifact("data/balance/resampled")  # parts
 
 SHARD_SHARDS = Artifact("data/shard/shards")  # native shards: train, validation, test
 SHARD_LEDGER = Artifact("data/shard/ledger.parquet")  # ledger + split, row
-SHARD_WEBDATASET = Artifact("data/shard/webdataset")  # tar files; empty folder unless asked for
+SHARD_EXPORTS = Artifact("data/shard/exports")  # a folder per foreign format; empty unless asked for
 
 TRAIN_NETWORK = Artifact("models/train/network.json", logged=True)  # architecture, input, classes
 TRAIN_BEST = Artifact("models/train/best.safetensors")

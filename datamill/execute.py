@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from filelock import FileLock
 
-from datamill import config, files, imports, progress
+from datamill import config, durations, files, imports, progress
 from datamill.errors import DatamillError, StageError
 from datamill.settings import STATE, Settings, resolve_device
 from datamill.stage import Artifact, Context, Metrics, Params, Stage
@@ -64,6 +64,7 @@ def execute(stage: Stage, *, root: Path, pipeline: Sequence[Stage], settings: Se
     tracker.log_metrics({**summary, "seconds": seconds})
     _log_artifacts(stage, root=root, tracker=tracker)
     tracker.finish(status="executed", summary={**summary, "seconds": seconds})
+    durations.note(stage.name, seconds=seconds, state=_state(root))
     print(f"{stage.name}: done in {seconds:.1f} s{_headline(metrics)}", flush=True)
     return metrics
 
@@ -74,7 +75,20 @@ def _run(
     finals = {port: root / artifact.path for port, artifact in stage.outputs.items()}
     partials = {port: files.partial_path(path) for port, path in finals.items()}
     scratch = _scratch(stage, root=root, params=params, inputs=inputs) if stage.wants_context else None
-    extra = {} if scratch is None else {"context": _context(settings, scratch=scratch, tracker=tracker)}
+    previous = {port: path for port, path in finals.items() if path.exists()}
+    extra = (
+        {}
+        if scratch is None
+        else {
+            "context": _context(
+                settings,
+                scratch=scratch,
+                state=_state(root) / "state" / stage.name,
+                previous=previous,
+                tracker=tracker,
+            )
+        }
+    )
     evidence = _state(root) / "failed" / stage.name
     files.remove(evidence)
     try:
@@ -132,12 +146,24 @@ def _check_account(stage: Stage, *, inputs: Mapping[str, Path], outputs: Mapping
     ledger.check(outputs[stage.account.ledger], population=ledger.incoming(came_in), stage=stage.name)
 
 
-def _context(settings: Settings, *, scratch: Path, tracker: Tracker) -> Context:
+def _context(
+    settings: Settings, *, scratch: Path, state: Path, previous: Mapping[str, Path], tracker: Tracker
+) -> Context:
+    from datamill.engine import Engine
+
     return Context(
+        engine=Engine(
+            kind=settings.engine,
+            address=settings.engine_address,
+            num_workers=settings.num_workers,
+            storage=settings.storage,
+        ),
+        previous=previous,
         device=resolve_device(settings.device),
         num_threads=settings.num_threads,
         num_workers=settings.num_workers,
         scratch=scratch,
+        state=state,
         tracker=tracker,
         progress=progress.show_progress,
     )

@@ -1,15 +1,29 @@
-"""Gathers what is decided about every sample of a stage before its ledger is written."""
+"""Gathers what is decided about every sample of a stage before its ledger is written: 3 bytes for an untouched one."""
 
 from collections import Counter
-from collections.abc import Iterable
-from typing import final
+from collections.abc import Callable, Iterable
+from typing import NamedTuple, final
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
-from datamill.ledger import SURVIVING, Fate
+from datamill.ledger import FATES, SURVIVING, Fate
 
 WEIGHT: dict[Fate, int] = {"kept": 0, "repaired": 1, "quarantined": 2, "dropped": 2}
+WEIGHTS = np.array([WEIGHT[fate] for fate in FATES], np.int8)
+IS_SURVIVING = np.array([fate in SURVIVING for fate in FATES], bool)
+
+Rows = NDArray[np.int64]
+Details = str | Callable[[Rows], Iterable[str]]
+"""One text for all rows, or a function that gives each of some rows its text when the ledger is written."""
+
+
+class _Decision(NamedTuple):
+    rows: Rows
+    weight: int
+    reason: str
+    details: Details
 
 
 @final
@@ -17,36 +31,75 @@ class Fates:
     """One decision per sample: the heaviest names fate and reason, lighter or later ones are added to the detail.
 
     Attributes:
-        fates: Fate of each sample; ``kept`` at first.
-        reasons: Code of the heaviest decision; empty where nothing was decided.
-        details: Its particulars, then those of the other decisions, each with its code.
         counts: How often each reason was given, also where it did not become the sample's reason.
     """
 
     def __init__(self, num_samples: int) -> None:
         """Keep every sample until something else is decided."""
-        self.fates: list[Fate] = ["kept"] * num_samples
-        self.reasons = [""] * num_samples
-        self.details = [""] * num_samples
         self.counts: Counter[str] = Counter()
+        self._fates = np.zeros(num_samples, np.int8)  # places in FATES
+        self._reasons = np.zeros(num_samples, np.int16)  # places in self._names
+        self._names = [""]
+        self._decisions: list[_Decision] = []
 
-    def decide(self, rows: Iterable[int], *, fate: Fate, reason: str, details: Iterable[str]) -> None:
-        """Give each of ``rows`` a fate for a reason; samples that are out already keep theirs and are not counted."""
-        for row, detail in zip(rows, details, strict=True):
-            if self.fates[row] not in SURVIVING:
-                continue
-            self.counts[reason] += 1
-            if not self.reasons[row] or WEIGHT[fate] > WEIGHT[self.fates[row]]:
-                earlier = _coded(self.reasons[row], self.details[row])
-                self.fates[row], self.reasons[row] = fate, reason
-                self.details[row] = _joined(detail, earlier)
-            else:
-                self.details[row] = _joined(self.details[row], _coded(reason, detail))
+    def __len__(self) -> int:
+        """How many samples there are."""
+        return len(self._fates)
+
+    def decide(self, rows: Rows, *, fate: Fate, reason: str, details: Details = "") -> None:
+        """Give samples a fate for a reason; those that are out already keep theirs and are not counted.
+
+        Args:
+            rows: Which ones, ascending.
+            fate: What becomes of them.
+            reason: Short code.
+            details: Particulars; a function is asked when the ledger is written, so it must not change its mind.
+        """
+        rows = rows[IS_SURVIVING[self._fates[rows]]]
+        if not len(rows):
+            return
+        if reason not in self._names:
+            self._names.append(reason)
+        self.counts[reason] += len(rows)
+        is_heaviest = (self._reasons[rows] == 0) | (WEIGHT[fate] > WEIGHTS[self._fates[rows]])
+        self._fates[rows[is_heaviest]] = FATES.index(fate)
+        self._reasons[rows[is_heaviest]] = self._names.index(reason)
+        self._decisions.append(_Decision(rows, WEIGHT[fate], reason, details))
 
     @property
     def surviving(self) -> NDArray[np.bool_]:
         """Which samples are still kept or repaired, shape ``(N,)``."""
-        return np.array([fate in SURVIVING for fate in self.fates], bool)
+        return np.asarray(IS_SURVIVING[self._fates], bool)
+
+    def count(self, fate: Fate) -> int:
+        """How many samples have this fate."""
+        return int(np.count_nonzero(self._fates == FATES.index(fate)))
+
+    def columns(self, start: int, stop: int) -> dict[str, pa.Array]:
+        """What ``ledger.Writer.write`` takes besides the ids, for the samples from ``start`` up to ``stop``."""
+        details = np.full(stop - start, "", object)
+        for row, (_, _, detail) in self._replayed(start, stop).items():
+            details[row - start] = detail
+        return {
+            "fates": pa.array(FATES).take(pa.array(self._fates[start:stop])),
+            "reasons": pa.array(self._names).take(pa.array(self._reasons[start:stop])),
+            "details": pa.array(details, pa.string()),
+        }
+
+    def _replayed(self, start: int, stop: int) -> dict[int, tuple[int, str, str]]:
+        """Weight, reason and detail of every touched sample of a range, from its decisions in order."""
+        found: dict[int, tuple[int, str, str]] = {}
+        for decision in self._decisions:
+            low, high = np.searchsorted(decision.rows, [start, stop])
+            rows = decision.rows[low:high]
+            texts = [decision.details] * len(rows) if isinstance(decision.details, str) else decision.details(rows)
+            for row, text in zip(rows.tolist(), texts, strict=True):
+                weight, reason, detail = found.get(row, (-1, "", ""))
+                if decision.weight > weight:
+                    found[row] = (decision.weight, decision.reason, _joined(text, _coded(reason, detail)))
+                else:
+                    found[row] = (weight, reason, _joined(detail, _coded(decision.reason, text)))
+        return found
 
 
 def _coded(reason: str, detail: str) -> str:

@@ -57,6 +57,18 @@ def write_json(path: Path, content: Any) -> None:
         partial.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
 
 
+def link_or_copy(source: Path, target: Path) -> None:
+    """Put ``source`` at ``target`` too: a second name of the same bytes where the file system can, else a copy.
+
+    Only for files that are never written in place.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.hardlink_to(source)
+    except OSError:  # another file system, or one without links
+        shutil.copyfile(source, target)
+
+
 def remove(path: Path) -> None:
     """Delete a file, a link or a folder; absent is fine."""
     if path.is_dir() and not path.is_symlink():

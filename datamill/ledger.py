@@ -1,10 +1,17 @@
-"""What happened to every sample at a stage, and why: one Parquet file, one row per sample, in sample order."""
+"""What happened to every sample at a stage, and why: one Parquet file, one row per sample, in sample order.
 
+Because every ledger keeps the order of the samples, ledgers and parts are joined and compared as streams: memory does
+not grow with the number of samples.
+"""
+
+import itertools
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from types import TracebackType
+from typing import Any, Literal, Self, TypeAlias, get_args
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -34,82 +41,197 @@ REJECT_SCHEMA = pa.schema(
 )
 
 
+READ_ROWS = 16 * parts.READ_ROWS  # light rows decoded at a time; bounds memory, not results
+
+Strings: TypeAlias = Sequence[str] | Any  # a list, or an Arrow array, of text
+
+
+class Writer:
+    """Streams decisions into a ledger; leaving the block without an error puts the file in its place."""
+
+    def __init__(self, path: Path) -> None:
+        """Start the ledger ``path``."""
+        self._stream = parts.RowGroups(path, rows=READ_ROWS)
+
+    def write(
+        self,
+        *,
+        sample_ids: Strings,
+        fates: Strings | str = "kept",
+        reasons: Strings | str = "",
+        details: Strings | str = "",
+        extra: Mapping[str, pa.Array | pa.ChunkedArray] | None = None,
+    ) -> None:
+        """Append decisions; a single text holds for all of them.
+
+        Args:
+            sample_ids: Samples in sample order.
+            fates: Fate of each.
+            reasons: Short code, "" where nothing happened.
+            details: Particulars, or "".
+            extra: The stage's own columns (split, weight, quality), in the same order at every call.
+        """
+        count = len(sample_ids)
+        columns = [sample_ids, *(_repeated(one, count=count) for one in (fates, reasons, details))]
+        table = pa.table(dict(zip([field.name for field in FIELDS], columns, strict=True)), schema=pa.schema(FIELDS))
+        for name, values in (extra or {}).items():
+            table = table.append_column(name, values)
+        unknown = set(pc.unique(table["fate"]).to_pylist()) - set(FATES)
+        assert not unknown, f"fates {unknown} are not in {FATES}"
+        self._stream.write(table)
+
+    def __enter__(self) -> Self:
+        """Start writing."""
+        return self
+
+    def __exit__(
+        self, error: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        """Finish the file, unless an error is on its way."""
+        self._stream.__exit__(error, value, tb)
+
+
 def write(
     path: Path,
     *,
-    sample_ids: Sequence[str] | pa.ChunkedArray | pa.Array,
-    fates: Sequence[str],
-    reasons: Sequence[str],
-    details: Sequence[str],
-    extra: Mapping[str, pa.Array] | None = None,
+    sample_ids: Strings,
+    fates: Strings | str,
+    reasons: Strings | str,
+    details: Strings | str,
+    extra: Mapping[str, pa.Array | pa.ChunkedArray] | None = None,
 ) -> None:
-    """Write a ledger; ``extra`` holds the stage's own columns (split, weight, quality), in order."""
-    columns = dict(zip([field.name for field in FIELDS], (sample_ids, fates, reasons, details), strict=True))
-    table = pa.table(columns, schema=pa.schema(FIELDS))
-    for name, values in (extra or {}).items():
-        table = table.append_column(name, values)
-    unknown = set(pc.unique(table["fate"]).to_pylist()) - set(FATES)
-    assert not unknown, f"fates {unknown} are not in {FATES}"
-    parts.write_parquet(table, path)
+    """Write a ledger at once; see ``Writer``."""
+    with Writer(path) as writer:
+        writer.write(sample_ids=sample_ids, fates=fates, reasons=reasons, details=details, extra=extra)
 
 
 def read(path: Path, *, columns: Sequence[str] | None = None) -> pa.Table:
-    """A ledger, or some of its columns."""
+    """A ledger, or some of its columns, at once: for small ones, and for numbers that everything must be held of."""
     return pq.read_table(path, columns=list(columns) if columns is not None else None)
 
 
+def iter_tables(path: Path, *, columns: Sequence[str] | None = None, rows: int = READ_ROWS) -> Iterator[pa.Table]:
+    """A ledger, or some of its columns, at most ``rows`` rows at a time; at least one table, which may be empty."""
+    with pq.ParquetFile(path) as file:
+        names = list(columns) if columns is not None else file.schema_arrow.names
+        yield pa.schema([file.schema_arrow.field(name) for name in names]).empty_table()
+        for batch in file.iter_batches(batch_size=rows, columns=names):
+            yield pa.Table.from_batches([batch])
+
+
+def is_surviving(table: pa.Table) -> pa.ChunkedArray:
+    """Which rows of a ledger are still samples."""
+    return pc.is_in(table["fate"], pa.array(SURVIVING))
+
+
 def survivors(path: Path) -> list[str]:
-    """Ids of the samples that were kept or repaired, in order."""
-    table = read(path, columns=["sample_id", "fate"])
-    ids: list[str] = table.filter(pc.is_in(table["fate"], pa.array(SURVIVING)))["sample_id"].to_pylist()
-    return ids
+    """Ids of the samples that were kept or repaired, in order, as a list: for small data."""
+    return [key for table in iter_survivors(path) for key in table["sample_id"].to_pylist()]
+
+
+def iter_survivors(path: Path, *, columns: Sequence[str] = ("sample_id",)) -> Iterator[pa.Table]:
+    """Some columns of the samples that were kept or repaired, in order."""
+    for table in iter_tables(path, columns=[*dict.fromkeys([*columns, "fate"])]):
+        yield table.filter(is_surviving(table)).select(list(columns))
 
 
 def count(path: Path) -> dict[str, Any]:
     """Samples by fate, and by reason where something happened: ``{"in": 10, "kept": 9, ..., "reasons": {...}}``."""
-    table = read(path, columns=["fate", "reason"])
-    fates = Counter(table["fate"].to_pylist())
-    reasons = Counter(reason for reason in table["reason"].to_pylist() if reason)
+    fates: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
+    for table in iter_tables(path, columns=["fate", "reason"]):
+        fates.update(count_values(table["fate"]))
+        reasons.update(count_values(table["reason"]))
+    reasons.pop("", None)
     return {
-        "in": table.num_rows,
+        "in": fates.total(),
         **{fate: fates.get(fate, 0) for fate in FATES},
         "reasons": dict(sorted(reasons.items())),
     }
 
 
+def count_values(column: pa.ChunkedArray) -> dict[str, int]:
+    """How often each value occurs."""
+    return {pair["values"]: pair["counts"] for pair in pc.value_counts(column).to_pylist()}
+
+
 def write_rejects(path: Path, rejects: Iterable[tuple[str, str, str]]) -> None:
     """Write what could not become a sample: (source, reason, message) each."""
-    rows = list(rejects)
-    columns = [[row[index] for row in rows] for index in range(len(REJECT_SCHEMA))]
-    parts.write_parquet(pa.table(columns, schema=REJECT_SCHEMA), path)
+    rows = iter(rejects)
+    with parts.RowGroups(path) as stream:
+        stream.write(reject_table([]))
+        while some := list(itertools.islice(rows, READ_ROWS)):
+            stream.write(reject_table(some))
 
 
-def incoming(paths: Iterable[Path]) -> list[str]:
-    """Ids that come into a stage: all samples of each parts folder, the survivors of each ledger."""
-    ids: list[str] = []
+def reject_table(rejects: Sequence[tuple[str, str, str]]) -> pa.Table:
+    """Rejects as a table."""
+    columns = [[reject[place] for reject in rejects] for place in range(len(REJECT_SCHEMA))]
+    return pa.table(columns, schema=REJECT_SCHEMA)
+
+
+def incoming(paths: Iterable[Path]) -> Iterator[pa.Array]:
+    """Ids that come into a stage, in order: all samples of each parts folder, the survivors of each ledger."""
     for path in paths:
-        ids += (
-            parts.read_table(path, columns=["sample_id"])["sample_id"].to_pylist() if path.is_dir() else survivors(path)
-        )
-    return ids
+        tables = parts.iter_tables(path, columns=["sample_id"]) if path.is_dir() else iter_survivors(path)
+        for table in tables:
+            yield table["sample_id"].combine_chunks()
 
 
-def check(path: Path, *, population: Sequence[str], stage: str) -> None:
-    """Refuse a ledger that does not say exactly one thing about every sample that came in.
+def check(path: Path, *, population: Iterable[pa.Array], stage: str) -> None:
+    """Refuse a ledger that does not say exactly one thing about every sample that came in, in sample order.
+
+    Args:
+        path: The ledger.
+        population: Ids that came in, in order; read once.
+        stage: Whose ledger it is.
 
     Raises:
-        StageError: A sample came in and has no fate, has two, or has one without having come in.
+        StageError: A sample came in and has no fate, has two, or one has a fate without having come in; or the order
+            is another one.
     """
-    table = read(path, columns=["sample_id", "fate"])
-    answered = Counter(table["sample_id"].to_pylist())
-    expected = Counter(population)
-    lost = expected - answered
-    invented = answered - expected
-    if lost or invented:
+    expected = iter(population)
+    found = (table["sample_id"].combine_chunks() for table in iter_tables(path, columns=["sample_id"]))
+    came_in, answered = _NOBODY, _NOBODY
+    matched = 0
+    while came_in is not None or answered is not None:
+        came_in, answered = _more(came_in, expected), _more(answered, found)
+        if came_in is None or answered is None:
+            break
+        length = min(len(came_in), len(answered))
+        if not came_in.slice(0, length).equals(answered.slice(0, length)):
+            break
+        came_in, answered = came_in.slice(length), answered.slice(length)
+        matched += length
+    left = [
+        pa.concat_arrays([one if one is not None else _NOBODY, *rest])
+        for one, rest in ((came_in, expected), (answered, found))
+    ]
+    if len(left[0]) or len(left[1]):
         raise StageError(
-            f"{stage}: {len(population)} samples came in and the ledger answers for {table.num_rows}; "
-            f"without a fate: {_some(lost)}; with a fate too many: {_some(invented)}"
+            f"{stage}: {matched + len(left[0])} samples came in and the ledger answers for {matched + len(left[1])}; "
+            f"{_difference(*left)}"
         )
+
+
+_NOBODY = pa.array([], pa.string())
+
+
+def _more(ids: pa.Array | None, rest: Iterator[pa.Array]) -> pa.Array | None:
+    """``ids`` if any is left, else the next that has some; ``None`` at the end."""
+    return ids if ids is not None and len(ids) else next((some for some in rest if len(some)), None)
+
+
+def _difference(came_in: pa.Array, answered: pa.Array) -> str:
+    expected, found = Counter(came_in.to_pylist()), Counter(answered.to_pylist())
+    if expected == found:
+        return "the same ones, but not in sample order"
+    lost, invented = expected - found, found - expected
+    return f"without a fate: {_some(lost)}; with a fate too many: {_some(invented)}"
+
+
+def _repeated(values: Strings | str, *, count: int) -> Strings:
+    return pa.array(np.full(count, values, object), pa.string()) if isinstance(values, str) else values
 
 
 def _some(ids: Counter[str]) -> str:

@@ -2,17 +2,28 @@
 
 Layout of a parts folder::
 
-    part-00000.parquet   at most 50,000 rows and about 64 MiB, in sample order
-    manifest.json        data set, rows, and name, rows, bytes and SHA-256 of every part
+    <key>.parquet   at most 50,000 rows and about 64 MiB, in sample order; the key is the hash of its content
+    manifest.json   data set, rows, and key, rows, bytes and SHA-256 of every part, in order
+
+Where one part ends and the next begins is decided by the samples themselves: a part ends after a sample whose id's
+hash is small enough. So an inserted, changed or removed sample changes its own part and leaves the others as they
+were, whatever was done before: equal samples give equal parts, with or without a history.
+
+Source of the cutting rule: A. Muthitacharoen, B. Chen, D. Mazieres, "A Low-bandwidth Network File System", 2001.
 """
 
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import fsspec  # type: ignore[import-untyped]
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from datamill import files
@@ -20,10 +31,14 @@ from datamill.errors import DataError
 from datamill.samples import Dataset
 
 MANIFEST = "manifest.json"
-VERSION = 1
+VERSION = 2
+TARGET_BYTES = 32 * 2**20  # of payload after which a part ends on average, once it has a quarter of that
+MIN_BYTES, MAX_BYTES = TARGET_BYTES // 4, 2 * TARGET_BYTES
 MAX_ROWS = 50_000
-MAX_BYTES = 64 * 2**20
+LEAST_ROW_BYTES = MAX_BYTES // MAX_ROWS  # what a small row counts for, so that small rows do not make huge parts
 READ_ROWS = 4_096  # rows decoded at a time; bounds memory, not results
+GROUP_BYTES = 8 * 2**20  # of a Parquet row group, which is what has to be read for the sake of one row
+KEY_BYTES = 12
 
 
 class Part(BaseModel):
@@ -31,10 +46,15 @@ class Part(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    name: str
+    key: str
     num_rows: int
     size_bytes: int
     sha256: str
+
+    @property
+    def name(self) -> str:
+        """Its file's name."""
+        return f"{self.key}.parquet"
 
 
 class Manifest(BaseModel):
@@ -51,11 +71,19 @@ class Manifest(BaseModel):
 class PartsWriter:
     """Writes tables as parts; leaving the block without an error writes the manifest."""
 
-    def __init__(self, folder: Path, *, dataset: Dataset) -> None:
-        """Start an empty parts folder; ``folder`` must not hold anything yet."""
+    def __init__(self, folder: Path, *, dataset: Dataset, previous: Path | None = None) -> None:
+        """Start an empty parts folder.
+
+        Args:
+            folder: Must not hold anything yet.
+            dataset: What holds for every sample.
+            previous: A finished parts folder; parts that come out the same are linked from there, not written.
+        """
         self._folder = folder
         self._dataset = dataset
         self._schema = dataset.arrow_schema()
+        self._previous = previous
+        self._known = known_parts(previous)
         self._pending: list[pa.Table] = []
         self._pending_rows = 0
         self._pending_bytes = 0
@@ -70,12 +98,7 @@ class PartsWriter:
         """
         table = conform(table, schema=self._schema)
         for start in range(0, table.num_rows, READ_ROWS):
-            piece = table.slice(start, READ_ROWS)
-            if self._pending_rows + piece.num_rows > MAX_ROWS or self._pending_bytes + piece.nbytes > MAX_BYTES:
-                self._flush()
-            self._pending.append(piece)
-            self._pending_rows += piece.num_rows
-            self._pending_bytes += piece.nbytes
+            self._append(table.slice(start, READ_ROWS))
 
     def __enter__(self) -> Self:
         """Start writing."""
@@ -91,27 +114,93 @@ class PartsWriter:
             manifest = Manifest(dataset=self._dataset, num_rows=num_rows, parts=tuple(self._parts))
             files.write_json(self._folder / MANIFEST, manifest.model_dump(mode="json"))
 
+    def _append(self, table: pa.Table) -> None:
+        sizes = np.maximum(_row_bytes(table), LEAST_ROW_BYTES)
+        is_end = _hashes(table["sample_id"]) * TARGET_BYTES < sizes << 32
+        totals = np.cumsum(sizes)
+        start, before = 0, 0  # first row not yet in a part, and the bytes of the rows before it
+        while start < table.num_rows:
+            filled = self._pending_bytes + totals[start:] - before
+            ends = np.flatnonzero((is_end[start:] & (filled >= MIN_BYTES)) | (filled >= MAX_BYTES))
+            stop = start + int(ends[0]) + 1 if ends.size else table.num_rows
+            self._pending.append(table.slice(start, stop - start))
+            self._pending_rows += stop - start
+            self._pending_bytes += int(totals[stop - 1]) - before
+            if ends.size:
+                self._flush()
+            start, before = stop, int(totals[stop - 1])
+
     def _flush(self) -> None:
         if not self._pending_rows:
             return
-        path = self._folder / f"part-{len(self._parts):05d}.parquet"
-        write_parquet(pa.concat_tables(self._pending), path)
-        self._parts.append(
-            Part(
-                name=path.name,
-                num_rows=self._pending_rows,
-                size_bytes=path.stat().st_size,
-                sha256=files.sha256_file(path),
-            )
-        )
+        table = pa.concat_tables(self._pending)
+        table = table.take(
+            np.arange(table.num_rows)
+        ).combine_chunks()  # fresh buffers: a slice's show where it came from
         self._pending, self._pending_rows, self._pending_bytes = [], 0, 0
+        key = content_key(table)
+        path = self._folder / f"{key}.parquet"
+        part = self._known.get(key)
+        if part is not None and self._previous is not None and is_whole(self._previous, part):
+            files.link_or_copy(self._previous / part.name, path)
+        else:
+            write_parquet(table, path)
+            size_bytes, sha256 = path.stat().st_size, files.sha256_file(path)
+            part = Part(key=key, num_rows=table.num_rows, size_bytes=size_bytes, sha256=sha256)
+        self._parts.append(part)
 
 
 def write_parquet(table: pa.Table, path: Path, *, metadata: dict[str, str] | None = None) -> None:
     """Write one Parquet file whose bytes depend on the table alone."""
     schema = table.schema.with_metadata(metadata) if metadata else table.schema.remove_metadata()
     with files.atomic_write(path) as partial:
-        pq.write_table(table.cast(schema), partial, compression="zstd", row_group_size=READ_ROWS)
+        pq.write_table(table.cast(schema), partial, compression="zstd", row_group_size=_group_rows(table))
+
+
+class RowGroups:
+    """Streams tables into one Parquet file whose bytes depend on the rows alone, not on how they were batched."""
+
+    def __init__(self, path: Path, *, rows: int = 16 * READ_ROWS) -> None:
+        """Write ``path``, atomically, in groups of ``rows`` rows."""
+        self._partial = files.atomic_write(path)
+        self._rows = rows
+        self._path = self._partial.__enter__()
+        self._writer: pq.ParquetWriter | None = None
+        self._pending: list[pa.Table] = []
+        self._num_pending = 0
+
+    def write(self, table: pa.Table) -> None:
+        """Append rows; the first table's schema is that of all, and it may be empty."""
+        if self._writer is None:
+            table = table.replace_schema_metadata(None)
+            self._writer = pq.ParquetWriter(self._path, table.schema, compression="zstd")
+        self._pending.append(table.cast(self._writer.schema))
+        self._num_pending += table.num_rows
+        while self._num_pending >= self._rows:
+            self._write_group(self._rows)
+
+    def __enter__(self) -> Self:
+        """Start writing."""
+        return self
+
+    def __exit__(
+        self, error: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        """Put the file in its place, unless an error is on its way."""
+        try:
+            if error is None and self._num_pending:
+                self._write_group(self._num_pending)
+            if self._writer is not None:
+                self._writer.close()
+        finally:
+            self._partial.__exit__(error, value, tb)
+
+    def _write_group(self, rows: int) -> None:
+        assert self._writer is not None
+        table = pa.concat_tables(self._pending)
+        self._writer.write_table(table.slice(0, rows).combine_chunks(), row_group_size=rows)
+        self._pending = [table.slice(rows)] if table.num_rows > rows else []
+        self._num_pending = table.num_rows - rows
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -155,12 +244,35 @@ def verify(folder: Path) -> Manifest:
     return manifest
 
 
+def read_rows(path: str, rows: NDArray[np.integer[Any]], *, columns: Sequence[str]) -> pa.Table:
+    """Some rows of one part, in the order asked for; of the part, only the row groups they lie in are read."""
+    with fsspec.open(path) as stream, pq.ParquetFile(stream) as file:
+        sizes = [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
+        ends = np.cumsum(sizes)
+        groups = np.unique(np.searchsorted(ends, rows, side="right"))
+        table = file.read_row_groups(groups.tolist(), columns=list(columns))
+    shift = np.zeros(len(sizes), np.int64)  # where each group that was read begins in the table, less where it did
+    shift[groups] = np.cumsum([0, *(sizes[group] for group in groups[:-1])]) - (ends[groups] - np.take(sizes, groups))
+    return table.take(rows + shift[np.searchsorted(ends, rows, side="right")])
+
+
+def is_whole(folder: Path, part: Part) -> bool:
+    """Whether the bytes of ``part`` in ``folder`` are those that were written."""
+    file = folder / part.name
+    return file.is_file() and file.stat().st_size == part.size_bytes and files.sha256_file(file) == part.sha256
+
+
 def iter_tables(folder: Path, *, columns: Sequence[str] | None = None, rows: int = READ_ROWS) -> Iterator[pa.Table]:
     """The samples in order, at most ``rows`` at a time; memory does not grow with the folder."""
     for part in read_manifest(folder).parts:
-        with pq.ParquetFile(folder / part.name) as file:
-            for batch in file.iter_batches(batch_size=rows, columns=list(columns) if columns is not None else None):
-                yield pa.Table.from_batches([batch])
+        yield from iter_part(folder / part.name, columns=columns, rows=rows)
+
+
+def iter_part(path: Path, *, columns: Sequence[str] | None = None, rows: int = READ_ROWS) -> Iterator[pa.Table]:
+    """The samples of one part in order, at most ``rows`` at a time."""
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(batch_size=rows, columns=list(columns) if columns is not None else None):
+            yield pa.Table.from_batches([batch])
 
 
 def read_table(folder: Path, *, columns: Sequence[str] | None = None) -> pa.Table:
@@ -169,6 +281,67 @@ def read_table(folder: Path, *, columns: Sequence[str] | None = None) -> pa.Tabl
     if columns is not None:
         schema = pa.schema([schema.field(name) for name in columns])
     return pa.concat_tables([schema.empty_table(), *iter_tables(folder, columns=columns, rows=MAX_ROWS)])
+
+
+def known_parts(folder: Path | None) -> Mapping[str, Part]:
+    """The parts of a folder by key; none where the folder is missing, damaged or of another version."""
+    try:
+        return {part.key: part for part in read_manifest(folder).parts} if folder is not None else {}
+    except DataError:
+        return {}
+
+
+def _group_rows(table: pa.Table) -> int:
+    row_bytes = max(1, table.nbytes // max(1, table.num_rows))
+    return int(min(READ_ROWS, max(1, GROUP_BYTES // row_bytes)))
+
+
+def _row_bytes(table: pa.Table) -> NDArray[np.int64]:
+    """Size of each row's payload, by content alone."""
+    sizes = np.zeros(table.num_rows, np.int64)
+    for name in table.column_names:
+        column = table[name]
+        if pa.types.is_struct(column.type):
+            column = pc.struct_field(column, "bytes")
+        if pa.types.is_binary(column.type) or pa.types.is_string(column.type):
+            sizes += pc.fill_null(pc.binary_length(column), 0).to_numpy()
+        elif pa.types.is_floating(column.type):
+            sizes += 8
+    return sizes
+
+
+def _hashes(sample_ids: pa.ChunkedArray) -> NDArray[np.int64]:
+    """Last 32 bits of each id, which is a hash already."""
+    raw = "".join(key[-8:] for key in sample_ids.to_pylist())
+    return np.frombuffer(bytes.fromhex(raw), ">u4").astype(np.int64)
+
+
+def content_key(table: pa.Table) -> str:
+    """Hash of a table's columns and rows, however they lie in memory (24 hexadecimal digits)."""
+    table = table.take(np.arange(table.num_rows)).combine_chunks()  # fresh buffers: a slice's show where it came from
+    total = hashlib.blake2b(str(table.schema.remove_metadata()).encode(), digest_size=KEY_BYTES)
+    with pa.ipc.new_stream(_HashSink(total), table.schema.remove_metadata()) as stream:
+        stream.write_table(table, max_chunksize=READ_ROWS)
+    return total.hexdigest()
+
+
+class _HashSink:
+    """A file to write to that only keeps the hash of what was written."""
+
+    closed = False
+
+    def __init__(self, total: Any) -> None:
+        self._total = total
+
+    def write(self, content: Any) -> int:
+        self._total.update(content)
+        return len(content)
+
+    def flush(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
 
 
 def conform(table: pa.Table, *, schema: pa.Schema) -> pa.Table:

@@ -4,7 +4,9 @@ import hashlib
 from collections.abc import Sequence
 from typing import Literal
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 FEATURE_PREFIX = "feature:"  # a table's own columns, so that none can collide with ours
@@ -70,6 +72,12 @@ def content_hash(payload: bytes) -> str:
 def sample_id(source: str, content: str) -> str:
     """Identity of a sample: its source key and its content's hash (32 hexadecimal digits)."""
     return hashlib.blake2b(f"{source}\0{content}".encode(), digest_size=HASH_BYTES).hexdigest()
+
+
+def id_bytes(sample_ids: pa.Array | pa.ChunkedArray) -> NDArray[np.uint8]:
+    """Sample ids, or content hashes, as bytes, shape ``(N, 16)``."""
+    raw = bytes.fromhex("".join(sample_ids.to_pylist()))
+    return np.frombuffer(raw, np.uint8).reshape(len(sample_ids), HASH_BYTES)
 
 
 def sort_classes(labels: Sequence[str]) -> tuple[str, ...]:

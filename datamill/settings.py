@@ -1,9 +1,10 @@
 """Where and how to run, read once from the environment; nothing here may change a result."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, cast, get_args
+from typing import Any, Literal, get_args
+from urllib.parse import urlsplit
 
 from datamill.errors import ParamsError
 
@@ -11,6 +12,7 @@ PREFIX = "DATAMILL_"
 STATE = ".datamill"  # the workspace's folder for what is neither data nor result
 
 Tracking = Literal["on", "off", "relay"]
+EngineKind = Literal["loky", "dask", "ray"]
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,10 @@ class Settings:
         num_threads: ``DATAMILL_THREADS``: threads of one process's arithmetic; 0 means one per core.
         num_workers: ``DATAMILL_WORKERS``: independent pieces of work at a time; 0 means one per core.
         tracking: ``DATAMILL_TRACKING``: ``on`` sends to MLflow, ``relay`` keeps for the flow to send, ``off`` neither.
+        engine: ``DATAMILL_ENGINE``: ``loky`` works on this machine, ``dask`` and ``ray`` on a cluster that is running.
+        engine_address: ``DATAMILL_ENGINE_ADDRESS``: of the cluster, as ``tcp://host:8786``; ``auto`` finds Ray's here.
+        storage: ``DATAMILL_STORAGE``: a folder, or an fsspec URL such as ``s3://bucket/prefix``, that this machine and
+            the workers of the cluster reach; empty means that they share a file system.
     """
 
     tracking_uri: str = ""
@@ -34,6 +40,9 @@ class Settings:
     num_threads: int = 0
     num_workers: int = 0
     tracking: Tracking = "on"
+    engine: EngineKind = "loky"
+    engine_address: str = ""
+    storage: str = ""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> "Settings":
@@ -43,6 +52,7 @@ class Settings:
             ParamsError: A variable has a value it cannot have.
         """
         variables = os.environ if environment is None else environment
+        engine: EngineKind = _choice(variables, "ENGINE", get_args(EngineKind))
         return cls(
             tracking_uri=variables.get("MLFLOW_TRACKING_URI", ""),
             experiment=variables.get("MLFLOW_EXPERIMENT_NAME", ""),
@@ -50,7 +60,10 @@ class Settings:
             device=variables.get(f"{PREFIX}DEVICE", "auto"),
             num_threads=_count(variables, "THREADS") or cpu_count(),
             num_workers=_count(variables, "WORKERS") or cpu_count(),
-            tracking=_tracking(variables),
+            tracking=_choice(variables, "TRACKING", get_args(Tracking)),
+            engine=engine,
+            engine_address=_address(variables, engine=engine),
+            storage=_without_secret(variables, "STORAGE"),
         )
 
 
@@ -85,9 +98,31 @@ def _count(variables: Mapping[str, str], name: str) -> int:
     return int(value)
 
 
-def _tracking(variables: Mapping[str, str]) -> Tracking:
-    value = variables.get(f"{PREFIX}TRACKING", "on")
-    for known in get_args(Tracking):
-        if value == known:
-            return cast(Tracking, known)
-    raise ParamsError(f"{PREFIX}TRACKING is {value!r}; use 'on', 'off' or 'relay'")
+def _choice(variables: Mapping[str, str], name: str, known: Sequence[Any]) -> Any:
+    """One of ``known``, the first of which is the default."""
+    value = variables.get(f"{PREFIX}{name}") or known[0]
+    if value not in known:
+        listed = ", ".join(map(repr, known[:-1]))
+        raise ParamsError(f"{PREFIX}{name} is {value!r}; use {listed} or {known[-1]!r}")
+    return value
+
+
+def _address(variables: Mapping[str, str], *, engine: EngineKind) -> str:
+    address = _without_secret(variables, "ENGINE_ADDRESS")
+    if engine == "dask" and not address:
+        raise ParamsError(
+            f"{PREFIX}ENGINE is 'dask', but {PREFIX}ENGINE_ADDRESS is empty; give the scheduler's, as tcp://host:8786"
+        )
+    return address or ("auto" if engine == "ray" else "")
+
+
+def _without_secret(variables: Mapping[str, str], name: str) -> str:
+    """An address, which goes into messages and to workers, and so must not hold a password, a key or a token."""
+    value = variables.get(f"{PREFIX}{name}", "")
+    parts = urlsplit(value)
+    if parts.query or ":" in parts.netloc.rpartition("@")[0]:
+        raise ParamsError(
+            f"{PREFIX}{name} holds a password or a token; leave it out and give it where the library looks for it, "
+            "such as AWS_SECRET_ACCESS_KEY or a file in ~/.config/fsspec"
+        )
+    return value

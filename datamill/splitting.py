@@ -6,126 +6,179 @@ the unit's first sample. Under ``hash``, ``stratified`` and ``group`` the number
 assignment depends on no other sample and on no history: data may be appended anywhere, removed or reordered. The only
 exception is the tie itself: a near-duplicate follows its unit's first sample, so a newcomer that comes earlier in
 sample order, or that links two units, may pull them to its side, because the alternative is a leak.
+
+Samples are read as a stream. What is held of each is a few numbers, 31 bytes (``Traits``).
 """
 
 import hashlib
+import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
+from datamill import ledger
 from datamill.errors import DataError
+from datamill.hashes import halves
 
 SPLITS = ("train", "validation", "test")
 BLOCK = 20  # samples of a class over which ``deal`` is exact: shares in steps of 5 % come out to the sample
+BLOCK_ROWS = 65_536  # looked up at a time
 NO_FOLD = -1
+UNDECIDED = -1  # position of a sample that cannot be placed by itself
 
-Strategy = Literal["hash", "stratified", "stratified_exact", "group"]
+Strategy = Literal["hash", "stratified", "stratified_exact", "group", "time"]
 
 
 @dataclass(frozen=True)
-class Units:
-    """Which samples stay together, and what decides for them; arrays of one entry per sample.
+class Rule:
+    """How samples are assigned.
 
     Attributes:
-        first: Row of the unit's first sample, shape ``(N,)``; the unit's identity.
-        key: What is hashed: content or group of that sample, shape ``(N,)``.
-        label: Class of that sample, shape ``(N,)``; "" where a group decides.
-    """
-
-    first: NDArray[np.int64]
-    key: NDArray[np.str_]
-    label: NDArray[np.str_]
-
-    def take(self, rows: NDArray[np.int64]) -> "Units":
-        """The entries of some samples."""
-        return Units(first=self.first[rows], key=self.key[rows], label=self.label[rows])
-
-
-def find_units(table: pa.Table, *, leak_groups: Sequence[str | None]) -> Units:
-    """Units of samples that must share a split: equal content, one cluster of near-duplicates, or one group.
-
-    A unit with a group has no label of its own, so that its place does not depend on which of its samples comes first.
-
-    Args:
-        table: Columns ``content_hash``, ``label`` and ``group``, in sample order, dropped samples included.
-        leak_groups: Cluster of near-duplicates of each sample, ``None`` or "" for none.
-    """
-    contents, labels, groups = (table[name].to_pylist() for name in ("content_hash", "label", "group"))
-    first = tie(contents, leak_groups, groups)
-    keys = [f"group {group}" if group else content for content, group in zip(contents, groups, strict=True)]
-    own = ["" if group else label for label, group in zip(labels, groups, strict=True)]
-    return Units(first=first, key=np.array(keys, str)[first], label=np.array(own, str)[first])
-
-
-def require_groups(groups: Sequence[str | None]) -> None:
-    """Refuse to split by group where none is known.
-
-    Raises:
-        DataError: No sample has a group.
-    """
-    if not any(groups):
-        raise DataError(
-            f"split.strategy is 'group' and none of {len(groups)} samples has a group; name its column in ingest, or "
-            "choose another strategy"
-        )
-
-
-def by_hash(units: Units, *, strategy: Strategy, shares: Sequence[float], seed: int) -> NDArray[np.int8]:
-    """Position in ``SPLITS`` of each sample, shape ``(N,)``; the samples of a unit share one.
-
-    ``hash`` and ``group`` hash the unit's key; ``stratified`` does so in a stream per class. All three meet the shares
-    in expectation, in every class within binomial error, and no rule under which the sample alone decides can do
-    better. ``stratified_exact`` deals the units of each class in order (``deal``).
-
-    Args:
-        units: The samples' units.
-        strategy: How a unit gets its number in [0, 1).
+        strategy: ``hash`` and ``group`` hash a sample's content or group, ``stratified`` does so in a stream per class.
+            All three meet the shares in expectation, in every class within binomial error, and no rule under which the
+            sample alone decides can do better. ``stratified_exact`` deals the units of each class in order (``deal``).
+            ``time`` cuts at two moments.
         shares: Target share of each of ``SPLITS``; sum 1.
+        cuts: First moment of validation and of test; empty unless for ``time``.
+        num_folds: Folds of train (count).
         seed: Equal seeds give equal assignments.
     """
-    if strategy == "stratified_exact":
-        _, row, of_sample = np.unique(units.first, return_index=True, return_inverse=True)
-        numbers = deal(units.label[row].tolist(), seed=seed)[of_sample.ravel()]
-    elif strategy == "stratified":
-        numbers = draw([f"{label}\0{key}" for label, key in zip(units.label, units.key, strict=True)], seed=seed)
-    else:
-        numbers = draw(units.key.tolist(), seed=seed)
-    return np.asarray(np.searchsorted(np.cumsum(shares)[:-1], numbers, side="right"), np.int8)
+
+    strategy: Strategy
+    shares: Sequence[float]
+    cuts: Sequence[datetime]
+    num_folds: int
+    seed: int
 
 
-def by_time(
-    times: pa.ChunkedArray, *, units: Units, validation_from: datetime, test_from: datetime
-) -> NDArray[np.int8]:
-    """Position in ``SPLITS`` of each sample by time, shape ``(N,)``; a unit goes where its earliest sample does.
+@dataclass(frozen=True)
+class Traits:
+    """What is known of some samples one by one; arrays of one entry per sample.
+
+    Attributes:
+        content: Hash of its content, uint64.
+        leak: Hash of its cluster of near-duplicates, 0 for none, uint64.
+        group: Hash of its group, 0 for none, uint64.
+        label: Number of its class, int32.
+        position: Place in ``SPLITS`` that it would have alone, or ``UNDECIDED``, int8.
+        fold: Fold that it would have alone, int8.
+        is_surviving: Whether it is assigned at all; dropped samples tie others.
+    """
+
+    content: NDArray[np.uint64]
+    leak: NDArray[np.uint64]
+    group: NDArray[np.uint64]
+    label: NDArray[np.int32]
+    position: NDArray[np.int8]
+    fold: NDArray[np.int8]
+    is_surviving: NDArray[np.bool_]
+
+    @classmethod
+    def blank(cls, num_samples: int) -> "Traits":
+        """Room for those of so many samples; what stays zero takes no memory."""
+        kinds = (*[np.uint64] * 3, np.int32, np.int8, np.int8, np.bool_)
+        return cls(*(np.zeros(num_samples, kind) for kind in kinds))
+
+    def put(self, start: int, piece: "Traits") -> None:
+        """Write those of some samples from row ``start`` on."""
+        for field in fields(self):
+            values = getattr(piece, field.name)
+            if values.any():
+                getattr(self, field.name)[start : start + len(values)] = values
+
+
+def observe(table: pa.Table, verdicts: pa.Table, *, classes: Sequence[str], rule: Rule) -> Traits:
+    """What is known of some samples one by one.
+
+    A sample with a group has no label of its own, so that its unit's place does not depend on which of its samples
+    comes first.
+
+    Args:
+        table: Columns ``content_hash``, ``label``, ``group``, and ``time`` for strategy ``time``.
+        verdicts: Columns ``fate`` and ``leak_group``, the id of the first sample of each one's cluster of
+            near-duplicates, null or "" for none.
+        classes: Class names by number.
+        rule: How samples are assigned.
+    """
+    groups = pc.fill_null(table["group"], "")
+    is_alone = pc.equal(groups, "")
+    keys = pc.if_else(is_alone, table["content_hash"], pc.binary_join_element_wise("group", groups, " "))
+    folds = draw(pc.binary_join_element_wise("fold", keys, " "), seed=rule.seed) * rule.num_folds
+    return Traits(
+        content=halves(table["content_hash"])[:, 0],
+        leak=_leak_hashes(pc.fill_null(verdicts["leak_group"], "")),
+        group=_name_hashes(groups),
+        label=pc.index_in(table["label"], value_set=pa.array(classes, pa.string())).to_numpy(),
+        position=_positions(table, keys=keys, is_alone=is_alone, rule=rule),
+        fold=folds.astype(np.int8),
+        is_surviving=ledger.is_surviving(verdicts).to_numpy(),
+    )
+
+
+def tie(*keys: NDArray[np.uint64]) -> NDArray[np.int32]:
+    """First sample of each sample's unit, shape ``(N,)``: samples with an equal key, or linked by others, share one.
+
+    Args:
+        keys: One or more kinds of hashes, shape ``(N,)`` each; equal ones within a kind tie, 0 ties nothing.
+    """
+    first = np.arange(len(keys[0]), dtype=np.int32)
+    knots: list[NDArray[np.int32]] = []  # of each kind: number of the knot a sample hangs on, -1 for none
+    count = 0
+    for values in keys:
+        shared = _shared(values)
+        if len(shared):
+            knots.append(_places(values, shared=shared, start=count))
+            count += len(shared)
+    if knots:
+        knot = np.maximum.reduce(knots)
+        tied = np.flatnonzero(knot >= 0).astype(np.int32)
+        unit = _components(knots, count=count)[knot[tied]]
+        lowest = np.full(count, len(first), np.int32)
+        np.minimum.at(lowest, unit, tied)
+        first[tied] = lowest[unit]
+    return first
+
+
+def assign(
+    traits: Traits, *, first: NDArray[np.int32], classes: Sequence[str], rule: Rule
+) -> tuple[NDArray[np.int8], NDArray[np.int8]]:
+    """Split and fold of each of the M surviving samples, shape ``(M,)``: the samples of a unit share them.
+
+    Args:
+        traits: What is known of each sample, shape ``(N,)``; also of those that did not survive but tie others.
+        first: First sample of each one's unit (``tie``), shape ``(N,)``.
+        classes: Class names by number.
+        rule: How samples are assigned.
+
+    Returns:
+        Positions in ``SPLITS``, and folds from 0 to ``num_folds - 1``, ``NO_FOLD`` outside train.
 
     Raises:
-        DataError: A sample has no time.
+        DataError: Groups or times are needed and missing.
     """
-    if times.null_count:
+    unit = first[traits.is_surviving]
+    if rule.strategy == "group" and not traits.group.any():
         raise DataError(
-            f"split.strategy is 'time' and {times.null_count} of {len(times)} samples have no time; "
-            "give them one, or choose another strategy"
+            f"split.strategy is 'group' and none of {len(first)} samples has a group; name its column in ingest, or "
+            "choose another strategy"
         )
-    moments = times.cast(pa.int64()).to_numpy()
-    cuts = pa.array([validation_from, test_from], times.type).cast(pa.int64()).to_numpy()
-    own = np.searchsorted(cuts, moments, side="right").astype(np.int8)
-    _, of_sample = np.unique(units.first, return_inverse=True)
-    earliest = np.full(len(own), len(SPLITS), np.int8)
-    np.minimum.at(earliest, of_sample.ravel(), own)
-    return np.asarray(earliest[of_sample.ravel()], np.int8)
-
-
-def assign_folds(units: Units, *, splits: NDArray[np.int8], num_folds: int, seed: int) -> NDArray[np.int8]:
-    """Fold of each training sample, shape ``(N,)``: 0 to ``num_folds - 1``, ``NO_FOLD`` outside train."""
-    folds = np.floor(draw([f"fold {key}" for key in units.key], seed=seed) * num_folds).astype(np.int8)
-    return np.where(splits == 0, folds, np.int8(NO_FOLD))
+    if rule.strategy == "time":
+        splits = _earliest(traits.position[traits.is_surviving], unit=unit, num_samples=len(first))
+    elif rule.strategy == "stratified_exact":
+        label = np.where(traits.group == 0, traits.label, len(classes))
+        units = np.unique(unit)
+        placed = np.empty(len(first), np.int8)
+        placed[units] = _place(deal(label[units], names=[*classes, ""], seed=rule.seed), shares=rule.shares)
+        splits = placed[unit]
+    else:
+        splits = traits.position[unit]
+    return splits, np.where(splits == 0, traits.fold[unit], np.int8(NO_FOLD))
 
 
 def require_all(splits: NDArray[np.int8]) -> None:
@@ -143,55 +196,123 @@ def require_all(splits: NDArray[np.int8]) -> None:
         )
 
 
-def tie(*keys: Sequence[str | None]) -> NDArray[np.int64]:
-    """First sample of each sample's unit, shape ``(N,)``: samples with an equal key, or linked by others, share one.
-
-    Args:
-        keys: One or more sequences of N keys each; equal strings within a sequence tie, ``None`` and "" tie nothing.
-    """
-    num_samples = len(keys[0])
-    samples: list[int] = []
-    knots: list[int] = []
-    knot_of: dict[tuple[int, str], int] = {}
-    for kind, values in enumerate(keys):
-        for row, value in enumerate(values):
-            if value:
-                samples.append(row)
-                knots.append(num_samples + knot_of.setdefault((kind, value), len(knot_of)))
-    size = num_samples + len(knot_of)
-    edges = coo_array((np.ones(len(samples), np.int8), (samples, knots)), shape=(size, size))
-    _, unit = connected_components(edges, directed=False)
-    _, first, of_unit = np.unique(unit[:num_samples], return_index=True, return_inverse=True)
-    return np.asarray(first[of_unit.ravel()], np.int64)
-
-
-def draw(keys: Sequence[str], *, seed: int) -> NDArray[np.float64]:
+def draw(keys: pa.Array | pa.ChunkedArray, *, seed: int) -> NDArray[np.float64]:
     """A number in [0, 1) per key, shape ``(N,)``: the same for the same key and seed, whatever other keys there are."""
-    return np.array([_uniform(f"{seed}\0{key}") for key in keys], np.float64)
+    start = hashlib.blake2b(f"{seed}\0".encode(), digest_size=8)
+    digests = []
+    for key in pc.cast(keys, pa.binary()).to_pylist():
+        total = start.copy()
+        total.update(key)
+        digests.append(total.digest())
+    bits = np.frombuffer(b"".join(digests), ">u8") >> np.uint64(11)
+    return np.asarray(bits / 2**53, np.float64)  # 53 bits are what a float64 holds exactly below 1
 
 
-def deal(labels: Sequence[str], *, seed: int) -> NDArray[np.float64]:
+def deal(labels: NDArray[np.int32], *, names: Sequence[str], seed: int) -> NDArray[np.float64]:
     """A number in [0, 1) per sample, shape ``(N,)``, spread evenly within each class.
 
     The samples of a class are dealt in order, ``BLOCK`` at a time, one to each of ``BLOCK`` equal intervals in random
     order. So of every whole block of a class each split gets its share to within one sample. A sample's number depends
     on how many of its class come before it: samples that come later change nothing, samples in between do.
+
+    Args:
+        labels: Number of each sample's class, shape ``(N,)``.
+        names: Names of the classes; a class's numbers depend on its name.
+        seed: Equal seeds give equal numbers.
     """
-    seen: dict[str, int] = {}
-    blocks: dict[tuple[str, int], NDArray[np.float64]] = {}
     numbers = np.empty(len(labels))
-    for row, label in enumerate(labels):
-        block, position = divmod(seen.setdefault(label, 0), BLOCK)
-        seen[label] += 1
-        if position == 0:
-            rng = np.random.default_rng([seed, _integer(label), block])
-            blocks[label, block] = (rng.permutation(BLOCK) + rng.random(BLOCK)) / BLOCK
-        numbers[row] = blocks[label, block][position]
+    for label in np.unique(labels):
+        rows = np.flatnonzero(labels == label)
+        stream = _integer(names[label])
+        for block, start in enumerate(range(0, len(rows), BLOCK)):
+            rng = np.random.default_rng([seed, stream, block])
+            dealt = (rng.permutation(BLOCK) + rng.random(BLOCK)) / BLOCK
+            some = rows[start : start + BLOCK]
+            numbers[some] = dealt[: len(some)]
     return numbers
 
 
-def _uniform(text: str) -> float:
-    return (_integer(text) >> 11) / 2**53  # 53 bits are what a float64 holds exactly below 1
+def _positions(table: pa.Table, *, keys: pa.ChunkedArray, is_alone: pa.ChunkedArray, rule: Rule) -> NDArray[np.int8]:
+    """Place in ``SPLITS`` of each sample alone, ``UNDECIDED`` where others or a missing time decide."""
+    if rule.strategy == "stratified_exact":
+        return np.full(table.num_rows, UNDECIDED, np.int8)
+    if rule.strategy == "time":
+        times = table["time"]
+        cuts = pa.array(rule.cuts, times.type).cast(pa.int64()).to_numpy()
+        moments = pc.fill_null(times.cast(pa.int64()), 0).to_numpy()
+        places = np.searchsorted(cuts, moments, side="right")
+        return np.where(times.is_valid().to_numpy(), places, UNDECIDED).astype(np.int8)
+    if rule.strategy == "stratified":
+        keys = pc.binary_join_element_wise(pc.if_else(is_alone, table["label"], ""), keys, "\0")
+    return _place(draw(keys, seed=rule.seed), shares=rule.shares)
+
+
+def _place(numbers: NDArray[np.float64], *, shares: Sequence[float]) -> NDArray[np.int8]:
+    return np.searchsorted(np.cumsum(shares)[:-1], numbers, side="right").astype(np.int8)
+
+
+def _earliest(positions: NDArray[np.int8], *, unit: NDArray[np.int32], num_samples: int) -> NDArray[np.int8]:
+    """Position in ``SPLITS`` of each sample's unit: that of its earliest sample."""
+    num_missing = int((positions == UNDECIDED).sum())
+    if num_missing:
+        raise DataError(
+            f"split.strategy is 'time' and {num_missing} of {len(positions)} samples have no time; "
+            "give them one, or choose another strategy"
+        )
+    earliest = np.full(num_samples, len(SPLITS), np.int8)
+    np.minimum.at(earliest, unit, positions)
+    return earliest[unit]
+
+
+def _shared(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The values that occur more than once, ascending; 0 is none."""
+    if not values.any():
+        return np.empty(0, np.uint64)
+    in_order = np.sort(values)
+    repeats = np.unique(in_order[1:][in_order[1:] == in_order[:-1]])
+    return np.asarray(repeats[repeats != 0], np.uint64)
+
+
+def _places(values: NDArray[np.uint64], *, shared: NDArray[np.uint64], start: int) -> NDArray[np.int32]:
+    """Place of each value among ``shared``, counted from ``start``; -1 where it is not there, shape ``(N,)``."""
+    places = np.empty(len(values), np.int32)
+    for first in range(0, len(values), BLOCK_ROWS):
+        block = values[first : first + BLOCK_ROWS]
+        near = np.minimum(np.searchsorted(shared, block), len(shared) - 1)
+        places[first : first + BLOCK_ROWS] = np.where(shared[near] == block, near + start, -1)
+    return places
+
+
+def _components(knots: Sequence[NDArray[np.int32]], *, count: int) -> NDArray[np.int32]:
+    """Number of each knot's connected component, shape ``(count,)``; a sample on two knots connects them."""
+    pairs = [
+        (one[both], other[both])
+        for one, other in itertools.combinations(knots, 2)
+        for both in [(one >= 0) & (other >= 0)]
+    ]
+    starts, stops = (np.concatenate([np.empty(0, np.int32), *(pair[end] for pair in pairs)]) for end in range(2))
+    if not len(starts):
+        return np.arange(count, dtype=np.int32)
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    edges = coo_array((np.ones(len(starts), np.int8), (starts, stops)), shape=(count, count))
+    return np.asarray(connected_components(edges, directed=False)[1], np.int32)
+
+
+def _leak_hashes(leak_groups: pa.ChunkedArray) -> NDArray[np.uint64]:
+    """The first half of each id, 0 for none."""
+    is_known = pc.not_equal(leak_groups, "")
+    hashes = np.zeros(len(leak_groups), np.uint64)
+    hashes[is_known.to_numpy()] = halves(leak_groups.filter(is_known))[:, 0]
+    return hashes
+
+
+def _name_hashes(names: pa.ChunkedArray) -> NDArray[np.uint64]:
+    """A hash of each name, 0 for the empty one."""
+    encoded = pc.dictionary_encode(names.combine_chunks())
+    hashes = [_integer(name) if name else 0 for name in encoded.dictionary.to_pylist()]
+    return np.asarray(np.array([*hashes, 0], np.uint64)[encoded.indices.to_numpy()], np.uint64)
 
 
 def _integer(text: str) -> int:

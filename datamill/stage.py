@@ -1,7 +1,7 @@
 """What a stage is: a function, its parameters, and the artifacts it reads and writes."""
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 from pydantic import BaseModel, ConfigDict
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 Metrics = dict[str, Any]
 """Numbers by name, nested at will; what a stage returns. Never a duration: equal inputs must give equal metrics."""
@@ -74,6 +75,20 @@ class Tracker(Protocol):
         """Record numbers, at a step of a curve or for the whole stage; durations are welcome here."""
 
 
+class Engine(Protocol):
+    """Where the parts of the data are worked on."""
+
+    def map(self, function: Callable[[T], R], items: Iterable[T], *, total: int | None = None) -> Iterator[R]:
+        """Results in the order of ``items``; few of them wait at a time, so memory does not grow with their number.
+
+        ``function`` is a function of a module, or a ``functools.partial`` of one; what it takes and gives can be
+        pickled. A worker that dies has its item tried again.
+        """
+
+    def share(self, path: Path) -> str:
+        """Where workers find a file of the workspace."""
+
+
 class Progress(Protocol):
     """Shows how far long work has come."""
 
@@ -89,15 +104,23 @@ class Context:
         device: ``cpu``, ``cuda`` or ``cuda:N``, already resolved.
         num_threads: Threads for one process's arithmetic.
         num_workers: Processes or threads for independent pieces of work; at least 1.
+        engine: Maps a function over independent parts of the data, on this machine or on a cluster.
+        previous: What the stage wrote the last time, by output port; a source of results to reuse where they are named
+            by the content they were made from, and never of anything else. Absent before the first run.
         tracker: Receives numbers and files.
         scratch: A folder for checkpoints, empty unless a run with equal inputs, parameters and code was killed.
+        state: The stage's own folder for what makes its next run cheaper. It lasts, is neither data nor result, and may
+            be deleted or damaged at any time: what is in it is checked before it is believed.
         progress: Wraps iterables of long work.
     """
 
     device: str
     num_threads: int
     num_workers: int
+    engine: Engine
+    previous: Mapping[str, Path]
     scratch: Path
+    state: Path
     tracker: Tracker
     progress: Progress
 
@@ -112,6 +135,7 @@ class Stage:
         inputs: Artifact by input port.
         outputs: Artifact by output port.
         account: Which ledger it writes for whom; ``None`` for stages that decide about no sample.
+        by_part: Works part by part, and leaves parts alone whose samples have not changed.
 
     Raises:
         TypeError: The declaration differs from the function's signature.
@@ -122,6 +146,7 @@ class Stage:
     inputs: Mapping[str, Artifact] = field(default_factory=dict)
     outputs: Mapping[str, Artifact]
     account: Account | None = None
+    by_part: bool = False
 
     def __post_init__(self) -> None:
         declared = {*self.inputs, *self.outputs, "params"}

@@ -14,6 +14,7 @@ from datamill.samples import LIGHT_COLUMNS
 from datamill.stage import Stage
 
 MAX_LISTED = 5
+FEATURES = ("height", "width", "channels", "size_bytes", "pixel_mean", "pixel_std")
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,10 @@ def find_sample(text: str, *, stages: Iterable[Stage], root: Path) -> str:
         DataError: No sample fits, or several do.
     """
     found: dict[str, str] = {}
-    for _, folder in _parts_folders(stages, root=root):
-        table = parts.read_table(folder, columns=["sample_id", "source"])
-        fits = pc.or_(pc.starts_with(table["sample_id"], text), pc.ends_with(table["source"], text))
-        found |= dict(zip(*(column.to_pylist() for column in table.filter(fits).columns), strict=True))
+    for folder in _parts_folders(stages, root=root):
+        for table in parts.iter_tables(folder, columns=["sample_id", "source"]) if "source" in _columns(folder) else ():
+            fits = pc.or_(pc.starts_with(table["sample_id"], text), pc.ends_with(table["source"], text))
+            found |= dict(zip(*(column.to_pylist() for column in table.filter(fits).columns), strict=True))
     if not found:
         raise DataError(f"no sample has an id that begins with, or a source that ends with, {text!r}")
     if len(found) > 1:
@@ -57,8 +58,8 @@ def _facts(sample_id: str, path: Path) -> list[dict[str, Any]]:
     if path.suffix == ".parquet" and path.is_file() and "sample_id" in pq.read_schema(path).names:
         rows = pq.read_table(path, filters=[("sample_id", "=", sample_id)]).to_pylist()
     elif (path / parts.MANIFEST).is_file():
-        table = parts.read_table(path, columns=list(LIGHT_COLUMNS))
-        rows = table.filter(pc.equal(table["sample_id"], sample_id)).to_pylist()
+        tables = parts.iter_tables(path, columns=_columns(path))
+        rows = [row for table in tables for row in table.filter(pc.equal(table["sample_id"], sample_id)).to_pylist()]
     else:
         rows = []
     return [
@@ -66,8 +67,16 @@ def _facts(sample_id: str, path: Path) -> list[dict[str, Any]]:
     ]
 
 
-def _parts_folders(stages: Iterable[Stage], *, root: Path) -> Iterator[tuple[str, Path]]:
+def _parts_folders(stages: Iterable[Stage], *, root: Path) -> Iterator[Path]:
     for stage in stages:
         for artifact in stage.outputs.values():
             if (root / artifact.path / parts.MANIFEST).is_file():
-                yield stage.name, root / artifact.path
+                yield root / artifact.path
+
+
+def _columns(folder: Path) -> list[str]:
+    """Columns that a person can read: of samples all but the payload, of features what was seen in it."""
+    found = parts.read_manifest(folder).parts
+    names = pq.read_schema(folder / found[0].name).names if found else []
+    wanted = LIGHT_COLUMNS if "source" in names else ("sample_id", *FEATURES)
+    return [name for name in wanted if name in names]

@@ -10,7 +10,7 @@ from datamill.stage import topological
 from tasks import PIPELINE
 
 SHADES = {
-    "ingest": "#e8eef7", "validate": "#e8eef7", "clean": "#e8eef7", "split": "#e8eef7",
+    "ingest": "#e8eef7", "extract": "#e8eef7", "validate": "#e8eef7", "clean": "#e8eef7", "split": "#e8eef7",
     "audit": "#e6f3ea", "preprocess": "#e6f3ea", "augment": "#e6f3ea", "synthesize": "#e6f3ea", "balance": "#e6f3ea",
     "shard": "#fdf1de", "train": "#fdf1de",
     "diagnose": "#f6e6ee", "evaluate": "#f6e6ee", "export": "#f6e6ee",

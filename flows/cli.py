@@ -66,6 +66,7 @@ def run(
         list[str] | None,
         typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change params.yaml first; repeatable."),
     ] = None,
+    dry: Annotated[bool, typer.Option("--dry", help="Only say what would be done, why, and roughly how long.")] = False,
     root: Root = Path(),
     debug: Debug = False,
 ) -> None:
@@ -80,6 +81,9 @@ def run(
     for change in config.set_params(assignments or [], stages=PIPELINE, root=root) if assignments else []:
         typer.echo(f"params.yaml: {change}")
     config.load_params(PIPELINE, root=root)  # a typo is told before Prefect takes seconds to start
+    if dry:
+        _tell_forecast(root, target=target)
+        return
     from flows.interrupting import exit_at_interrupt
     from flows.training import train_model
 
@@ -157,6 +161,28 @@ def ui(
     from flows.servers import serve
 
     serve(root=root, mlflow_port=mlflow_port, prefect_port=prefect_port)
+
+
+def _tell_forecast(root: Path, *, target: str | None) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from flows.forecasting import forecast
+    from flows.graph import needed_by, prepare
+
+    prepare(root.resolve())
+    stages = forecast(needed_by(target), root=root.resolve())
+    table = Table(box=None, pad_edge=False)
+    for column in ("stage", "", "because", "works on", "about"):
+        table.add_column(column, overflow="fold", justify="right" if column == "about" else "left")
+    for one in stages:
+        about = "" if one.verdict == "up to date" else "unknown" if one.seconds is None else f"{one.seconds:.0f} s"
+        table.add_row(one.stage, one.verdict, "; ".join(one.reasons), one.extent, about)
+    Console().print(table)
+    known = [one.seconds for one in stages if one.seconds is not None]
+    moving = sum(one.verdict != "up to date" for one in stages)
+    told = f", about {sum(known):.0f} s judged by earlier runs" if known else ""
+    typer.echo(f"{moving} of {len(stages)} stages would run{told}; nothing was done" if moving else "up to date")
 
 
 def main() -> None:

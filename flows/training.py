@@ -13,16 +13,13 @@ from prefect.runtime import flow_run
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from datamill import config, dvcfile
-from datamill.errors import ParamsError
 from datamill.execute import load_metrics
 from datamill.settings import Settings
-from datamill.stage import topological
 from datamill.tracking import Session, Tracker, numbers, redact, tracking_uri
 from flows.dvc import LockedError, Outcome, reproduce, stage_environment
+from flows.graph import needed_by, prepare
 from flows.interrupting import stages_end_with_it
 from flows.relaying import relaying
-from tasks import PIPELINE
-from tasks.__main__ import rendered
 
 MAX_STAGES_AT_ONCE = 2  # the graph is never wider where work is heavy
 LOCK_RETRIES = 5
@@ -98,37 +95,6 @@ def train_model(root: str = ".", target: str | None = None) -> dict[str, str]:
         if isinstance(outcome, BaseException):
             raise outcome
     return statuses
-
-
-def prepare(root: Path) -> None:
-    """Check every parameter and bring ``dvc.yaml`` up to date before any work.
-
-    Raises:
-        ParamsError: A parameter is wrong, or ``root`` is no workspace.
-    """
-    config.load_params(PIPELINE, root=root)
-    if not (root / ".dvc").is_dir():
-        raise ParamsError(f"{root} is no DVC repository; `datamill init {root}` makes it a workspace")
-    if dvcfile.write(rendered(root), root=root):
-        print("dvc.yaml: rendered anew for the present stages and source", flush=True)
-
-
-def needed_by(target: str | None) -> dict[str, tuple[str, ...]]:
-    """The stages to run and what each needs: all, or ``target`` and its ancestors.
-
-    Raises:
-        ParamsError: There is no such stage.
-    """
-    needs = topological(PIPELINE)
-    if target is None:
-        return needs
-    if target not in needs:
-        raise ParamsError(f"no stage is called {target!r}; there are {', '.join(needs)}")
-    wanted = {target}
-    for name in reversed(needs):
-        if name in wanted:
-            wanted |= set(needs[name])
-    return {name: needs[name] for name in needs if name in wanted}
 
 
 def summarise(outcomes: Mapping[str, Outcome | BaseException | None], *, root: Path, run_path: str | None) -> str:

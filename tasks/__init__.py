@@ -9,6 +9,7 @@ from tasks import (
     diagnose,
     evaluate,
     export,
+    extract,
     ingest,
     preprocess,
     shard,
@@ -20,6 +21,7 @@ from tasks import (
 
 PIPELINE: tuple[Stage, ...] = (
     ingest.STAGE,
+    extract.STAGE,
     validate.STAGE,
     clean.STAGE,
     split.STAGE,

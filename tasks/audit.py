@@ -1,20 +1,28 @@
 """Stage audit: which labels are probably wrong, and what is done about them in the training split."""
 
 from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field
+from pydantic import Field, PositiveInt
 
 from datamill import catalog
 from datamill.stage import Account, Context, Metrics, Params, Stage
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
+    from numpy.typing import NDArray
+
+    from datamill.auditing import Judgement, Roster
+    from datamill.samples import Dataset
 
 MAX_SUSPECTS = 200  # more than a person will look at
 OUTCOMES = {  # fate and reason of each action
     "": ("kept", ""),
+    "off": ("kept", ""),
     "flag": ("kept", "label_issue"),
     "drop": ("dropped", "label_issue"),
     "relabel": ("repaired", "relabelled"),
@@ -39,12 +47,15 @@ class AuditParams(Params):
     """Largest share of the training samples the policy may touch, worst labels first; the others are flagged."""
     weight: float = Field(ge=0, lt=1)
     """Weight in the loss of a down-weighted sample; the others weigh 1."""
+    max_rows: PositiveInt
+    """Training samples the models are fitted on, chosen at random (count); all samples are judged."""
 
 
 def audit(
     *,
     samples: Path,
     repairs: Path,
+    features: Path,
     assignments: Path,
     ledger: Path,
     suspects: Path,
@@ -53,67 +64,120 @@ def audit(
 ) -> Metrics:
     """Judge every label by models that have not seen it, and treat the doubtful ones of train.
 
-    The models are logistic regressions on the modality's features, one per fold of the split, so that near-duplicates
-    and groups are never on both sides.
+    The models are logistic regressions on thumbnails of images, or on the features of a table, one per fold of the
+    split, so that near-duplicates and groups are never on both sides.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    from datamill import auditing, parts, reading
+    from datamill import auditing, parts
     from datamill import ledger as ledgers
 
     dataset = parts.read_manifest(samples).dataset
-    placed = ledgers.read(assignments, columns=["sample_id", "fate", "split", "fold"])
-    placed = placed.filter(pc.is_in(placed["fate"], pa.array(ledgers.SURVIVING)))
-    wanted = set(placed["sample_id"].to_pylist())
-    rows = reading.read_samples([samples], wanted=wanted, repairs=repairs, columns=["sample_id", "source", "label"])
-    assert rows["sample_id"].equals(placed["sample_id"]), "ledgers are in sample order"
-
-    judgement = auditing.unjudged(rows.num_rows)
-    if params.policy != "off":
-        tables = reading.iter_samples([samples], wanted=wanted, repairs=repairs)
-        judgement = auditing.audit_labels(
-            context.progress(tables, total=None, label=f"observing {rows.num_rows} samples, block"),
-            dataset=dataset,
-            labels=rows["label"].to_pylist(),
-            folds=placed["fold"].to_numpy(),
-            method=params.method,
-            min_quality=params.min_quality,
-            num_workers=context.num_workers,
-        )
-    is_train = pc.equal(placed["split"], "train").to_numpy()
-    actions = auditing.choose_actions(judgement, is_train=is_train, policy=params.policy, max_share=params.max_share)
-
-    audited = auditing.tabulate(judgement, actions=actions, rows=rows, splits=placed["split"], classes=dataset.classes)
-    fates, reasons = zip(*(OUTCOMES[action] for action in actions), strict=True)
-    ledgers.write(
-        ledger,
-        sample_ids=rows["sample_id"],
-        fates=fates,
-        reasons=reasons,
-        details=audited["detail"].to_pylist(),
-        extra={
-            "split": placed["split"],
-            "label": pc.if_else(pc.equal(audited["action"], "relabel"), audited["suggestion"], audited["label"]),
-            "weight": pc.if_else(pc.equal(audited["action"], "down_weight"), params.weight, 1.0).cast(pa.float32()),
-            "quality": audited["quality"],
-            "suggestion": audited["suggestion"],
-        },
+    roster = auditing.read_roster(
+        samples, assignments=assignments, classes=dataset.classes, max_rows=params.max_rows, key="audit"
     )
-    auditing.write_suspects(suspects, audited=audited, limit=MAX_SUSPECTS)
-    return _numbers(audited)
+    judgement = auditing.unjudged(len(roster.labels))
+    if params.policy != "off" and roster.is_taught.any():
+        read = partial(_read, samples=samples, repairs=repairs, features=features, dataset=dataset)
+        judgement = _judge(read, roster=roster, dataset=dataset, params=params, context=context)
+    actions = auditing.choose_actions(judgement, is_train=roster.splits == 0, max_share=params.max_share)
+    is_suspect = auditing.is_suspect(judgement, actions=actions, limit=MAX_SUSPECTS)
+
+    outcomes = [OUTCOMES[name] for name in ("", "flag", params.policy)]
+    fates, reasons = (pa.array(texts) for texts in zip(*outcomes, strict=True))
+    worst: list[pa.Table] = []
+    with ledgers.Writer(ledger) as writer:
+        for rows, audited in auditing.iter_audited(
+            assignments,
+            roster=roster,
+            judgement=judgement,
+            actions=actions,
+            policy=params.policy,
+            classes=dataset.classes,
+        ):
+            is_relabelled, is_light = (pc.equal(audited["action"], name) for name in ("relabel", "down_weight"))
+            writer.write(
+                sample_ids=audited["sample_id"],
+                fates=fates.take(pa.array(actions[rows])),
+                reasons=reasons.take(pa.array(actions[rows])),
+                details=audited["detail"],
+                extra={
+                    "split": audited["split"],
+                    "label": pc.if_else(is_relabelled, audited["suggestion"], audited["label"]),
+                    "weight": pc.if_else(is_light, params.weight, 1.0).cast(pa.float32()),
+                    "quality": audited["quality"],
+                    "suggestion": audited["suggestion"],
+                },
+            )
+            worst.append(audited.filter(pa.array(is_suspect[rows])))
+    auditing.write_suspects(suspects, suspects=pa.concat_tables(worst), samples=samples, limit=MAX_SUSPECTS)
+    return _numbers(roster, judgement=judgement, actions=actions, policy=params.policy)
 
 
-def _numbers(audited: "pa.Table") -> Metrics:
+def _read(*, samples: Path, repairs: Path, features: Path, dataset: "Dataset") -> "Iterator[pa.Table]":
+    """Start reading what observations are made of: thumbnails of images, or a table's features."""
+    from datamill import auditing, reading
+    from datamill.features import iter_tables
+
+    if dataset.modality == "image":
+        return iter_tables(features, columns=["thumbnail"], rows=auditing.OBSERVED_ROWS)
+    columns = ["sample_id", *(feature.column for feature in dataset.features)]
+    return reading.iter_samples([samples], repairs=repairs, columns=columns)
+
+
+def _judge(
+    read: "Callable[[], Iterator[pa.Table]]",
+    *,
+    roster: "Roster",
+    dataset: "Dataset",
+    params: AuditParams,
+    context: Context,
+) -> "Judgement":
+    """Fit the models on some samples of train, then ask them about all samples."""
+    from datamill import auditing
+
+    observe = partial(auditing.observe, roster=roster, dataset=dataset)
+    models = auditing.fit_models(
+        auditing.join(observe(read(), wanted=roster.is_taught)),
+        labels=roster.labels[roster.is_taught],
+        folds=roster.folds[roster.is_taught],
+        build=partial(auditing.build_model, dataset=dataset),
+        num_workers=context.num_workers,
+    )
+    observed = observe(context.progress(read(), total=None, label="judging"), wanted=roster.splits >= 0)
+    num_classes = len(dataset.classes)
+    probabilities = auditing.ProbabilityFile(
+        context.scratch / "probabilities.bin",
+        auditing.out_of_sample(observed, models=models, folds=roster.folds, num_classes=num_classes),
+        num_classes=num_classes,
+    )
+    return auditing.judge_labels(
+        probabilities,
+        labels=roster.labels,
+        folds=roster.folds,
+        is_taught=roster.is_taught,
+        num_classes=num_classes,
+        method=params.method,
+        min_quality=params.min_quality,
+    )
+
+
+def _numbers(roster: "Roster", *, judgement: "Judgement", actions: "NDArray[np.int8]", policy: str) -> Metrics:
     """Labels judged and found doubtful per split, and what was done."""
-    splits, actions = audited["split"].to_pylist(), audited["action"].to_pylist()
-    is_judged = audited["quality"].is_valid().to_pylist()
-    judged = Counter(split for split, was in zip(splits, is_judged, strict=True) if was)
-    doubtful = Counter(split for split, action in zip(splits, actions, strict=True) if action)
-    taken = Counter(action for action in actions if action)
+    import numpy as np
+
+    from datamill.splitting import SPLITS
+
+    def by_split(mask: "NDArray[np.bool_]") -> dict[str, int]:
+        counts = np.bincount(roster.splits[mask], minlength=len(SPLITS)).tolist()
+        return dict(zip(SPLITS, counts, strict=True))
+
+    judged, doubtful = by_split(~np.isnan(judgement.quality)), by_split(actions > 0)
+    taken = Counter({"flag": int((actions == 1).sum())}) + Counter({policy: int((actions == 2).sum())})
     return {
-        "judged": {split: judged[split] for split in ("train", "validation", "test")},
-        "issues": {split: doubtful[split] for split in ("train", "validation", "test")},
+        "judged": judged,
+        "issues": doubtful,
         "issue_share_train": doubtful["train"] / max(1, judged["train"]),
         "actions": dict(sorted(taken.items())),
     }
@@ -125,6 +189,7 @@ STAGE = Stage(
     inputs={
         "samples": catalog.INGEST_SAMPLES,
         "repairs": catalog.CLEAN_REPAIRS,
+        "features": catalog.EXTRACT_FEATURES,
         "assignments": catalog.SPLIT_ASSIGNMENTS,
     },
     outputs={"ledger": catalog.AUDIT_LEDGER, "suspects": catalog.AUDIT_SUSPECTS},

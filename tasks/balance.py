@@ -64,21 +64,36 @@ def balance(
     from datamill import parts, reading
     from datamill.balancing import planning, treatments
     from datamill.preprocessing import load_preprocessor
+    from datamill.samples import LIGHT_COLUMNS
 
     dataset = parts.read_manifest(samples).dataset
     fitted = load_preprocessor(preprocessor)
-    population = planning.read_population(audited, generated=(copies, synthetic))
-    originals = {population.ids[row] for row in population.originals}
-    tables = reading.iter_samples([samples], wanted=originals, repairs=repairs)
-    treatment = _treat(population, tables=tables, preprocessor=fitted, params=params)
+    generated = (copies, synthetic)
+    population = planning.read_population(audited, generated=generated, classes=dataset.classes)
+    payload = [name for name in dataset.arrow_schema().names if name not in LIGHT_COLUMNS]
+    originals = reading.iter_decided(
+        [samples],
+        decisions=audited,
+        repairs=repairs,
+        columns=["sample_id", *payload],
+        decided=["split"],
+        where=reading.in_split("train"),
+    )
+    treatment = _treat(population, tables=(table for table, _ in originals), preprocessor=fitted, params=params)
 
     made = treatments.resampled_tables(population, treatment, preprocessor=fitted, method=params.method)
-    made_ids: list[str] = []
     with parts.PartsWriter(resampled, dataset=dataset) as writer:
         for table in made:
             writer.write(table)
-            made_ids += table["sample_id"].to_pylist()
-    planning.write_plan(plan, population=population, treatment=treatment, made_ids=made_ids, method=params.method)
+    planning.write_plan(
+        plan,
+        audited=audited,
+        generated=generated,
+        resampled=resampled,
+        population=population,
+        treatment=treatment,
+        method=params.method,
+    )
     return planning.measure(population, treatment)
 
 

@@ -1,14 +1,17 @@
 """Stage preprocess: how samples become arrays, learnt from the training split."""
 
 import math
-from functools import partial
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from datamill import catalog
 from datamill.stage import Context, Metrics, Params, Stage
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 class ImageParams(Params):
@@ -45,7 +48,7 @@ class PreprocessParams(Params):
     """Section ``preprocess``."""
 
     seed: NonNegativeInt
-    """Seeds the draw of rows kept for knn."""
+    """Seeds the choice of rows kept for knn, and of those whose medians stand for all of a large table."""
     image: ImageParams
     """How images become arrays; without effect on tables."""
     table: TableParams
@@ -53,32 +56,50 @@ class PreprocessParams(Params):
 
 
 def preprocess(
-    *, samples: Path, repairs: Path, assignments: Path, state: Path, params: PreprocessParams, context: Context
+    *,
+    samples: Path,
+    repairs: Path,
+    features: Path,
+    assignments: Path,
+    state: Path,
+    params: PreprocessParams,
+    context: Context,
 ) -> Metrics:
     """Fit sizes, statistics, imputers and encoders on the training split alone.
 
     Raises:
-        DataError: The training split is empty, or an image cannot be decoded.
+        DataError: The training split is empty.
     """
+    import pyarrow.compute as pc
+
     from datamill import ledger, parts, preprocessing, reading
     from datamill.preprocessing import fitting
 
     dataset = parts.read_manifest(samples).dataset
-    rows = ledger.read(assignments, columns=["sample_id", "fate", "split"]).to_pylist()
-    train = {row["sample_id"] for row in rows if row["split"] == "train" and row["fate"] in ledger.SURVIVING}
+    is_train = reading.in_split("train")
+    decisions = ledger.iter_tables(assignments, columns=["fate", "split"])
+    num_train = sum(pc.sum(is_train(table)).as_py() or 0 for table in decisions)
+
+    def read(columns: Sequence[str]) -> "Iterable[pa.Table]":
+        is_image = dataset.modality == "image"  # without repairs before this stage: features are those of its samples
+        joined = reading.iter_decided(
+            [features if is_image else samples],
+            decisions=assignments,
+            repairs=None if is_image else repairs,
+            columns=["sample_id", *columns],
+            decided=["split"],
+            where=is_train,
+        )
+        return context.progress((table for table, _ in joined), total=None, label="fitting")
 
     fitted: preprocessing.ImagePreprocessor | preprocessing.TabularPreprocessor
     if dataset.modality == "image":
-        read = partial(reading.iter_samples, [samples], wanted=train, repairs=repairs, columns=["sample_id", "image"])
-        fitted = fitting.fit_images(
-            lambda: context.progress(read(), total=None, label="fitting"), **params.image.model_dump()
-        )
+        fitted = fitting.fit_images(read(fitting.IMAGE_COLUMNS), **params.image.model_dump())
     else:
-        table = reading.read_samples([samples], wanted=train, repairs=repairs)
-        fitted = fitting.fit_tabular(table, dataset=dataset, seed=params.seed, **params.table.model_dump())
+        fitted = fitting.fit_tabular(read, dataset=dataset, seed=params.seed, **params.table.model_dump())
     preprocessing.save_preprocessor(fitted, state)
     return {
-        "train_rows": len(train),
+        "train_rows": num_train,
         "values_per_sample": math.prod(fitted.shape),
         "pixel_mean": {str(channel): mean for channel, mean in enumerate(fitted.mean)},
         "pixel_std": {str(channel): std for channel, std in enumerate(fitted.std)},
@@ -91,6 +112,7 @@ STAGE = Stage(
     inputs={
         "samples": catalog.INGEST_SAMPLES,
         "repairs": catalog.CLEAN_REPAIRS,
+        "features": catalog.EXTRACT_FEATURES,
         "assignments": catalog.SPLIT_ASSIGNMENTS,
     },
     outputs={"state": catalog.PREPROCESS_STATE},

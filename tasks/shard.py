@@ -3,20 +3,37 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt, field_validator
 
 from datamill import catalog
-from datamill.shards import SPLITS
 from datamill.stage import Account, Context, Metrics, Params, Stage
+
+
+class ExportParams(Params):
+    """One export of the shards to another tool's format."""
+
+    format: Literal["webdataset", "tfrecord", "parquet", "mds"]
+    """webdataset (tar), tfrecord, parquet (as on the Hugging Face hub) or mds (of MosaicML's streaming)."""
+    splits: list[Literal["train", "validation", "test"]] = Field(min_length=1)
+    """Which splits are written."""
+    max_samples: PositiveInt
+    """Samples per file at most (count)."""
 
 
 class ShardParams(Params):
     """Which formats are written besides the native one."""
 
-    webdataset: Literal["none", "train", "all"]
-    """Which splits are exported as WebDataset tar files as well."""
-    webdataset_max_samples: PositiveInt
-    """Samples per tar file at most (count)."""
+    exports: list[ExportParams]
+    """Exports to the formats of other tools; [] for none."""
+
+    @field_validator("exports")
+    @classmethod
+    def _once_each(cls, exports: list[ExportParams]) -> list[ExportParams]:
+        formats = [one.format for one in exports]
+        twice = sorted({name for name in formats if formats.count(name) > 1})
+        if twice:
+            raise ValueError(f"{', '.join(twice)} is listed twice; list a format once, with all its splits")
+        return exports
 
 
 def shard(
@@ -30,7 +47,7 @@ def shard(
     preprocessor: Path,
     shards: Path,
     ledger: Path,
-    webdataset: Path,
+    exports: Path,
     params: ShardParams,
     context: Context,
 ) -> Metrics:
@@ -43,40 +60,29 @@ def shard(
     from datamill import ledger as ledgers
     from datamill import parts, reading
     from datamill.preprocessing import load_preprocessor
-    from datamill.shards.joining import Export, read_plan, require_no_leak, write_shards
+    from datamill.shards import exporting, packing, placing
 
     folders = [samples, copies, synthetic, resampled]
     dataset = parts.read_manifest(samples).dataset
-    placed = read_plan(plan, classes=dataset.classes)
-    for folder in folders:
-        require_no_leak(parts.iter_tables(folder, columns=["sample_id", "origin", "parents"]), plan=placed)
+    placing.require_no_leak(folders, plan=plan)
+    recipe = packing.Recipe.of(load_preprocessor(preprocessor), dataset=dataset)
+    previous = packing.Previous(context.previous.get("shards"), recipe=recipe)
 
-    webdataset.mkdir(parents=True)
-    exported = {"none": (), "train": SPLITS[:1], "all": SPLITS}[params.webdataset]
-    tables = reading.iter_samples(folders, wanted=placed.row_of, repairs=repairs)
-    rows = write_shards(
-        context.progress(tables, total=None, label=f"writing {placed.num_rows} samples, block"),
-        plan=placed,
-        preprocessor=load_preprocessor(preprocessor),
-        dataset=dataset,
-        folder=shards,
-        export=Export(webdataset, splits=exported, max_samples=params.webdataset_max_samples),
-    )
+    with packing.Packer(shards, dataset=dataset, recipe=recipe, repairs=repairs, previous=previous) as packer:
+        with ledgers.Writer(ledger) as writer:
+            for placement in placing.iter_placements(folders, plan=plan, classes=dataset.classes, repairs=repairs):
+                rows = packer.place(placement)
+                writer.write(sample_ids=placement.sample_ids, extra={"split": placement.splits, "row": pa.array(rows)})
+        packed = packer.write_payload(engine=context.engine, progress=context.progress)
+    print(f"shard: {packed.summary()}", flush=True)
 
-    count = placed.num_rows
-    ledgers.write(
-        ledger,
-        sample_ids=list(placed.row_of),
-        fates=["kept"] * count,
-        reasons=[""] * count,
-        details=[""] * count,
-        extra={"split": pa.array(placed.split.tolist(), pa.string()), "row": pa.array(rows)},
+    planned = reading.iter_decided(
+        folders, decisions=plan, repairs=repairs, columns=["sample_id", *recipe.columns], decided=exporting.DECIDED
     )
-    return {
-        "rows": {split: int((placed.split == split).sum()) for split in SPLITS},
-        "bytes": sum(file.stat().st_size for file in shards.rglob("*.bin")),
-        "tar_files": len(list(webdataset.glob("*.tar"))),
-    }
+    num_files = exporting.export(
+        planned, wishes=params.exports, folder=exports, dataset=dataset, preprocessor=recipe.preprocessor
+    )
+    return {"rows": packed.rows, "bytes": packed.size_bytes, "exported_files": num_files}
 
 
 STAGE = Stage(
@@ -91,6 +97,7 @@ STAGE = Stage(
         "plan": catalog.BALANCE_PLAN,
         "preprocessor": catalog.PREPROCESS_STATE,
     },
-    outputs={"shards": catalog.SHARD_SHARDS, "ledger": catalog.SHARD_LEDGER, "webdataset": catalog.SHARD_WEBDATASET},
+    outputs={"shards": catalog.SHARD_SHARDS, "ledger": catalog.SHARD_LEDGER, "exports": catalog.SHARD_EXPORTS},
     account=Account(ledger="ledger", population=("plan",)),
+    by_part=True,
 )

@@ -1,16 +1,21 @@
 """Stage split: which samples teach, which tune and which judge."""
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, NonNegativeInt, field_validator, model_validator
 
 from datamill import catalog
 from datamill.stage import Account, Metrics, Params, Stage
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from datamill.splitting import Rule
 
 
 class Fractions(Params):
@@ -82,56 +87,73 @@ def split(*, samples: Path, cleaned: Path, assignments: Path, params: SplitParam
     """
     import numpy as np
     import pyarrow as pa
-    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
 
-    from datamill import ledger, parts, splitting
+    from datamill import ledger, parts, reading, splitting
 
-    light = parts.read_table(samples, columns=["sample_id", "content_hash", "label", "group", "time"])
-    fates = ledger.read(cleaned, columns=["sample_id", "fate", "leak_group"])
-    table = light.take(pc.index_in(fates["sample_id"], value_set=light["sample_id"].combine_chunks()))
-    if params.strategy == "group":
-        splitting.require_groups(table["group"].to_pylist())
-    everyone = splitting.find_units(table, leak_groups=fates["leak_group"].to_pylist())
-    surviving = np.flatnonzero(pc.is_in(fates["fate"], pa.array(ledger.SURVIVING)))
-    table, units = table.take(pa.array(surviving)), everyone.take(surviving)
-
-    if params.strategy == "time":
-        assert params.validation_from is not None
-        assert params.test_from is not None
-        splits = splitting.by_time(
-            table["time"], units=units, validation_from=params.validation_from, test_from=params.test_from
-        )
-    else:
-        shares = tuple(params.fractions.model_dump().values())
-        splits = splitting.by_hash(units, strategy=params.strategy, shares=shares, seed=params.seed)
-    splitting.require_all(splits)
-    folds = splitting.assign_folds(units, splits=splits, num_folds=params.folds, seed=params.seed)
-
-    names = [splitting.SPLITS[position] for position in splits]
-    blank = [""] * len(names)
-    ledger.write(
-        assignments,
-        sample_ids=table["sample_id"],
-        fates=["kept"] * len(names),
-        reasons=blank,
-        details=blank,
-        extra={"split": pa.array(names, pa.string()), "fold": pa.array(folds, pa.int8())},
+    classes = parts.read_manifest(samples).dataset.classes
+    rule = _rule(params)
+    traits = splitting.Traits.blank(pq.read_metadata(cleaned).num_rows)
+    joined = reading.iter_decided(
+        [samples],
+        decisions=cleaned,
+        columns=["content_hash", "label", "group", "time"],
+        decided=["fate", "leak_group"],
+        where=lambda table: pa.array(np.ones(table.num_rows, bool)),  # dropped samples tie others
     )
-    return _numbers(names, labels=table["label"].to_pylist(), num_units=len(set(units.first.tolist())))
+    stop = 0
+    for table, verdicts in joined:
+        traits.put(stop, splitting.observe(table, verdicts, classes=classes, rule=rule))
+        stop += table.num_rows
+    first = splitting.tie(traits.content, traits.leak, traits.group)
+    splits, folds = splitting.assign(traits, first=first, classes=classes, rule=rule)
+    splitting.require_all(splits)
+
+    names = pa.array(splitting.SPLITS)
+    with ledger.Writer(assignments) as writer:
+        stop = 0
+        for survivors in ledger.iter_survivors(cleaned):
+            start, stop = stop, stop + survivors.num_rows
+            writer.write(
+                sample_ids=survivors["sample_id"],
+                extra={"split": names.take(pa.array(splits[start:stop])), "fold": pa.array(folds[start:stop])},
+            )
+    is_first = np.zeros(len(first), bool)
+    is_first[first[traits.is_surviving]] = True
+    labels = traits.label[traits.is_surviving]
+    return _numbers(splits, labels=labels, classes=classes, num_units=int(is_first.sum()))
 
 
-def _numbers(splits: Sequence[str], *, labels: Sequence[str], num_units: int) -> Metrics:
+def _rule(params: SplitParams) -> "Rule":
+    from datamill.splitting import Rule
+
+    return Rule(
+        strategy=params.strategy,
+        shares=tuple(params.fractions.model_dump().values()),
+        cuts=[moment for moment in (params.validation_from, params.test_from) if moment is not None],
+        num_folds=params.folds,
+        seed=params.seed,
+    )
+
+
+def _numbers(
+    splits: "NDArray[np.int8]", *, labels: "NDArray[np.int32]", classes: Sequence[str], num_units: int
+) -> Metrics:
     """Samples per split and per class and split; the classes a split lacks, by name."""
-    sizes = Counter(splits)
-    per_class = Counter(zip(labels, splits, strict=True))
-    classes = sorted(set(labels))
-    names = ("train", "validation", "test")
-    absent = {name: ", ".join(label for label in classes if not per_class[label, name]) for name in names}
+    import numpy as np
+
+    from datamill.splitting import SPLITS
+
+    counts = np.bincount(labels * len(SPLITS) + splits, minlength=len(classes) * len(SPLITS))
+    sizes = dict(zip(classes, counts.reshape(-1, len(SPLITS)).tolist(), strict=True))
+    per_class = {label: dict(zip(SPLITS, sizes[label], strict=True)) for label in sorted(classes) if any(sizes[label])}
+    totals = {name: sum(size[name] for size in per_class.values()) for name in SPLITS}
+    absent = {name: ", ".join(label for label, size in per_class.items() if not size[name]) for name in SPLITS}
     return {
-        "samples": {name: sizes[name] for name in names},
-        "shares": {name: sizes[name] / len(splits) for name in names},
+        "samples": totals,
+        "shares": {name: totals[name] / len(splits) for name in SPLITS},
         "units": num_units,
-        "classes": {label: {name: per_class[label, name] for name in names} for label in classes},
+        "classes": per_class,
         "absent_classes": {name: labels for name, labels in absent.items() if labels},
     }
 

@@ -65,7 +65,7 @@ class SynthesizeParams(Params):
     share: float | None = Field(gt=0, le=10)
     """Candidates per class as a share of its training samples; null where samples_per_class is given."""
     max_rows_per_class: PositiveInt
-    """Training samples of a class that are read, drawn at random (count); bounds memory and time."""
+    """Training samples of a class that are read, chosen at random (count); bounds memory and time."""
     seed: NonNegativeInt
     """Seeds the choice of rows, the generator and the draws."""
     pca: PcaParams
@@ -101,29 +101,26 @@ def synthesize(
 
     Candidates are new, so the ledger answers for them alone: one row each, admitted or dropped with a reason.
     """
-    from collections import Counter
-
     import numpy as np
 
-    from datamill import derived, parts, reading
+    from datamill import derived, parts
     from datamill.generators import admission, gate, synthesis
     from datamill.preprocessing import load_preprocessor
+    from datamill.samples import LIGHT_COLUMNS
 
     dataset = parts.read_manifest(samples).dataset
     space = load_preprocessor(preprocessor)
     rules = gate.Rules(**params.gate.model_dump(exclude={"held_out_share"}))
-    labels = derived.train_labels(audited) if params.method != "off" else {}
-    counts = Counter(labels.values())
-    sizes = {name: counts[name] for name in dataset.classes if labels}
-    chosen = synthesis.choose_real(
-        labels,
-        sizes=sizes,
-        min_rows=gate.min_rows(num_neighbors=rules.num_neighbors),
-        max_rows=params.max_rows_per_class,
-        rng=np.random.default_rng([params.seed, 0]),
-    )
-    wanted = {key for ids in chosen.values() for key in ids}
-    tables = reading.iter_samples([samples], wanted=wanted, repairs=repairs) if wanted else ()
+    min_rows = gate.min_rows(num_neighbors=rules.num_neighbors)
+    members: dict[str, derived.TrainClass] = {}
+    if params.method != "off":
+        max_rows = max(params.max_rows_per_class, min_rows)
+        key = f"synthesize {params.seed}"
+        members = derived.choose_by_class(audited, classes=dataset.classes, size=max_rows, key=key)
+    chosen = {label: its.ids for label, its in members.items() if len(its.ids) >= min_rows}
+    wanted = [key for ids in chosen.values() for key in ids]
+    payload = [name for name in dataset.arrow_schema().names if name not in LIGHT_COLUMNS]
+    tables = derived.iter_chosen(samples, wanted=wanted, repairs=repairs, columns=["sample_id", *payload])
     real = synthesis.read_real(
         context.progress(tables, total=None, label="reading"),
         chosen=chosen,
@@ -144,7 +141,7 @@ def synthesize(
             preprocessor=space,
             rules=rules,
             method=params.method,
-            count=params.samples_per_class or max(1, round((params.share or 0) * sizes[label])),
+            count=params.samples_per_class or max(1, round((params.share or 0) * members[label].size)),
             seed=int(seeds.generate_state(1)[0]),
         )
         judged.append(candidates)
@@ -155,7 +152,7 @@ def synthesize(
     admission.write_sheet(
         sheet, judged=judged, real=real, folder=samples, repairs=repairs, dataset=dataset, method=params.method
     )
-    skipped = {label: rows for label, rows in sizes.items() if label not in real}
+    skipped = {label: its.size for label, its in members.items() if label not in real}
     return {"method": params.method, **admission.report(judged, skipped=skipped, real=real)}
 
 

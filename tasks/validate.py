@@ -1,13 +1,13 @@
 """The stage ``validate``: is the data what it should be?"""
 
-import itertools
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
 
 from datamill import catalog
-from datamill.stage import Account, Context, Metrics, Params, Stage
+from datamill.stage import Account, Metrics, Params, Stage
 from datamill.validation.rules import Limits, UserExpectation
 
 
@@ -25,12 +25,12 @@ class ValidateParams(Params):
 def validate(
     *,
     samples: Path,
+    features: Path,
     rejects: Path,
     schema: Path,
     verdicts: Path,
     docs: Path,
     params: ValidateParams,
-    context: Context,
 ) -> Metrics:
     """Check a profiled schema and the user's expectations, and stop the run where too much fails.
 
@@ -40,31 +40,35 @@ def validate(
     from datamill import files, ledger, parts
     from datamill.validation.checking import check, check_rules
     from datamill.validation.docs import write_docs
-    from datamill.validation.gate import check_gate, judge, require_samples, share_bad
+    from datamill.validation.gate import check_gate, judge, read_sources, require_samples, share_bad
     from datamill.validation.profiling import derive_rules, profile, read_properties
     from datamill.validation.rules import user_rule
 
-    dataset = parts.read_manifest(samples).dataset
-    identity = parts.read_table(samples, columns=["sample_id", "source"])
-    sources = identity["source"].to_pylist()
+    manifest = parts.read_manifest(samples)
     rejected = list(zip(*ledger.read(rejects, columns=["source", "reason"]).to_pydict().values(), strict=True))
-    require_samples(sources, rejects=rejected)
-    first = read_properties(itertools.islice(parts.iter_tables(samples, rows=1), 1), dataset=dataset)
+    require_samples(manifest.num_rows, rejects=rejected)
+    frame = read_properties(samples, features=features)
     asked = [user_rule(expectation) for expectation in params.expectations]
-    check_rules(asked, columns=list(first.columns))
+    check_rules(asked, columns=list(frame.columns))
 
-    num_batches = -(-len(sources) // parts.READ_ROWS)
-    tables = context.progress(parts.iter_tables(samples), total=num_batches, label="reading properties")
-    frame = read_properties(tables, dataset=dataset)
-    rules = [*derive_rules(frame, dataset=dataset, limits=params.limits), *asked]
+    rules = [*derive_rules(frame, dataset=manifest.dataset, limits=params.limits), *asked]
     report = check(frame, rules=rules)
     fates = judge(report.findings, num_samples=len(frame))
     files.write_json(schema, {**profile(frame), "expectations": [rule.as_json() for rule in rules]})
-    ledger.write(
-        verdicts, sample_ids=identity["sample_id"], fates=fates.fates, reasons=fates.reasons, details=fates.details
-    )
+    with ledger.Writer(verdicts) as writer:
+        start = 0
+        for table in parts.iter_tables(samples, columns=["sample_id"]):
+            stop = start + table.num_rows
+            writer.write(sample_ids=table["sample_id"], **fates.columns(start, stop))
+            start = stop
     write_docs(docs, report=report)
-    check_gate(report.findings, fates=fates, sources=sources, rejects=rejected, max_bad_share=params.max_bad_share)
+    check_gate(
+        report.findings,
+        fates=fates,
+        sources=partial(read_sources, samples),
+        rejects=rejected,
+        max_bad_share=params.max_bad_share,
+    )
     return {
         **ledger.count(verdicts),
         "rejects": len(rejected),
@@ -77,7 +81,11 @@ def validate(
 STAGE = Stage(
     run=validate,
     params=ValidateParams,
-    inputs={"samples": catalog.INGEST_SAMPLES, "rejects": catalog.INGEST_REJECTS},
+    inputs={
+        "samples": catalog.INGEST_SAMPLES,
+        "features": catalog.EXTRACT_FEATURES,
+        "rejects": catalog.INGEST_REJECTS,
+    },
     outputs={
         "schema": catalog.VALIDATE_SCHEMA,
         "verdicts": catalog.VALIDATE_VERDICTS,

@@ -1,6 +1,6 @@
 """Stand-ins for what surrounds a stage."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -8,6 +8,7 @@ from typing import TypeVar
 from datamill.stage import Context
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass
@@ -26,7 +27,31 @@ def silent(items: Iterable[T], *, total: int | None, label: str) -> Iterable[T]:
     return items
 
 
-def make_context(folder: Path, *, tracker: MemoryTracker | None = None) -> Context:
+class InlineEngine:
+    """Works on the parts one after the other, right here, and counts them."""
+
+    def __init__(self) -> None:
+        """Nothing was worked on yet."""
+        self.num_items = 0
+
+    def map(self, function: Callable[[T], R], items: Iterable[T], *, total: int | None = None) -> Iterator[R]:
+        """Each result when it is asked for."""
+        for item in items:
+            self.num_items += 1
+            yield function(item)
+
+    def share(self, path: Path) -> str:
+        """The path itself."""
+        return str(path)
+
+
+def make_context(
+    folder: Path,
+    *,
+    tracker: MemoryTracker | None = None,
+    engine: InlineEngine | None = None,
+    previous: Mapping[str, Path] | None = None,
+) -> Context:
     """A context on one CPU thread with its scratch below ``folder``."""
     scratch = folder / "scratch"
     scratch.mkdir(parents=True, exist_ok=True)
@@ -34,7 +59,10 @@ def make_context(folder: Path, *, tracker: MemoryTracker | None = None) -> Conte
         device="cpu",
         num_threads=1,
         num_workers=1,
+        engine=engine or InlineEngine(),
+        previous=previous or {},
         scratch=scratch,
+        state=folder / "state",
         tracker=tracker or MemoryTracker(),
         progress=silent,
     )

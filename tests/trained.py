@@ -13,7 +13,9 @@ from datamill import files
 from datamill.modalities import image
 from datamill.networks import NetworkSpec, build, design, to_input
 from datamill.samples import Dataset
-from datamill.shards.native import Shard, ShardWriter, open_shard
+from datamill.shards.index import Field
+from datamill.shards.native import Shard, open_shard
+from datamill.shards.writing import ShardWriter
 from tests.builders import CLASSES, image_table, tabular_table, write_parts
 
 BOUNDS = {"train": (0, 40), "validation": (40, 50), "test": (50, 64)}
@@ -75,11 +77,16 @@ def _train(
     )
     label = np.array([dataset.classes.index(name) for name in table["label"].to_pylist()], np.int32)
     ids = np.array([list(bytes.fromhex(key)) for key in table["sample_id"].to_pylist()], np.uint8)
+    fields = {
+        "x": Field.array(x.dtype, x.shape[1:]),
+        "label": Field.array("int32"),
+        "weight": Field.array("float32"),
+        "draw": Field.array("float32"),
+        "sample_id": Field.array("uint8", (16,)),
+    }
     for split, (start, stop) in bounds.items():
         ones = np.ones(stop - start, np.float32)
-        with ShardWriter(
-            workspace.shards / split, split=split, dataset=dataset, shape=x.shape[1:], dtype=str(x.dtype)
-        ) as writer:
+        with ShardWriter(workspace.shards / split, split=split, dataset=dataset, fields=fields) as writer:
             rows = slice(start, stop)
             writer.write({"x": x[rows], "label": label[rows], "weight": ones, "draw": ones, "sample_id": ids[rows]})
     files.write_json(workspace.network, spec.model_dump(mode="json"))

@@ -4,6 +4,7 @@ A sample's change depends on the policy's seed, the epoch and the sample's id al
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,23 @@ from datamill.augmentation.policy import Augmenter, Policy
 from datamill.augmentation.tables import TableAugmenter, column_scales
 from datamill.errors import DataError
 
-__all__ = ["Augmenter", "ImageAugmenter", "Policy", "TableAugmenter", "load_policy"]
+if TYPE_CHECKING:
+    from datamill.augmentation.batched import BatchAugmenter
+
+__all__ = ["Augmenter", "ImageAugmenter", "Policy", "TableAugmenter", "image_augmenter", "load_policy"]
+
+
+def image_augmenter(policy: Policy) -> "BatchAugmenter | ImageAugmenter":
+    """What applies a policy for images, by the policy's engine.
+
+    Raises:
+        ParamsError: The engine does not know a transform or an argument.
+    """
+    if policy.engine == "torch":
+        from datamill.augmentation.batched import BatchAugmenter
+
+        return BatchAugmenter(policy)
+    return ImageAugmenter(policy)
 
 
 def load_policy(path: Path, *, rows: NDArray[np.float32] | None = None) -> Augmenter:
@@ -27,7 +44,7 @@ def load_policy(path: Path, *, rows: NDArray[np.float32] | None = None) -> Augme
 
     Raises:
         DataError: The file is damaged.
-        ParamsError: The installed albumentations does not know a transform or an argument.
+        ParamsError: The policy's engine does not know a transform or an argument.
     """
     try:
         policy = Policy.model_validate_json(path.read_bytes())
@@ -36,6 +53,6 @@ def load_policy(path: Path, *, rows: NDArray[np.float32] | None = None) -> Augme
             f"{path} is no augmentation policy ({error.error_count()} faults); run augment again"
         ) from error
     if policy.kind == "image":
-        return ImageAugmenter(policy)
+        return image_augmenter(policy)
     assert rows is not None or not policy.transforms, "a table's policy needs rows to learn the columns' scales from"
     return TableAugmenter(policy, scales=column_scales(rows) if rows is not None else np.zeros(0))

@@ -2,7 +2,7 @@
 
 Policy file (JSON)::
 
-    {"kind": "image", "seed": 7, "transforms": [{"name": "Affine", "probability": 0.9, "arguments": {...}}]}
+    {"kind": "image", "seed": 7, "engine": "torch", "transforms": [{"name": "Affine", "probability": 0.9, ...}]}
 """
 
 import difflib
@@ -10,7 +10,7 @@ import hashlib
 import random
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from datamill import files
 from datamill.errors import ParamsError
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 class Transform(BaseModel):
     """One step of a policy."""
@@ -26,7 +29,7 @@ class Transform(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     name: str
-    """An albumentations class for images (Affine, HorizontalFlip, ...); ``jitter`` for tables."""
+    """A transform of the engine for images (Affine, HorizontalFlip, ...); ``jitter`` for tables."""
     probability: float = Field(ge=0, le=1)
     """Chance that the step is applied to a sample in an epoch."""
     arguments: dict[str, Any]
@@ -40,6 +43,7 @@ class Policy(BaseModel):
 
     kind: Literal["image", "tabular"]
     seed: int
+    engine: Literal["albumentations", "torch"] = "albumentations"
     transforms: tuple[Transform, ...]
 
 
@@ -63,6 +67,14 @@ class Augmenter(Protocol):
         Raises:
             ParamsError: A transform fails on a sample or changes its shape or type.
         """
+
+
+@runtime_checkable
+class DeviceAugmenter(Augmenter, Protocol):
+    """One that can work on the device that trains."""
+
+    def augment(self, x: "Tensor", *, sample_ids: NDArray[np.uint8], epoch: int) -> "Tensor":
+        """``apply`` for a tensor, where it lies."""
 
 
 class Streams:

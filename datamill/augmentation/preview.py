@@ -1,32 +1,36 @@
 """The augmentation preview: what a policy does to real samples, as one picture."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from datamill import derived, sheets
+from datamill import sheets
 from datamill.augmentation import copies
 from datamill.augmentation.policy import Augmenter, Policy
+from datamill.derived import TrainClass
 from datamill.modalities import image as images
-from datamill.samples import Dataset
+from datamill.preprocessing.moments import Moments
+from datamill.samples import Dataset, id_bytes
 
 NUM_VARIANTS = 7  # augmented pictures beside each original: what training sees in its first epochs
 
 
-def choose_across_classes(
-    labels: Mapping[str, str], *, classes: Sequence[str], count: int, rng: np.random.Generator
-) -> list[str]:
-    """At most ``count`` ids, one class after the other in turn, grouped by class; drawn at random within a class."""
-    queues = []
-    for name in classes:
-        members = sorted(key for key, label in labels.items() if label == name)
-        queues.append([members[place] for place in rng.permutation(len(members))])
-    longest = max((len(queue) for queue in queues), default=0)
-    turns = [(turn, place) for turn in range(longest) for place, queue in enumerate(queues) if turn < len(queue)]
-    return [queues[place][turn] for turn, place in sorted(turns[:count], key=lambda pair: pair[::-1])]
+def choose_across_classes(members: Mapping[str, TrainClass], *, count: int) -> dict[str, str]:
+    """Label by id of at most ``count`` samples: one class after the other in turn, then grouped by class.
+
+    Args:
+        members: Training samples of each class in random order.
+        count: Samples to choose (count).
+    """
+    turns = sorted(
+        (turn, place, key, label)
+        for place, (label, its) in enumerate(members.items())
+        for turn, key in enumerate(its.ids[:count])
+    )
+    return {key: label for _, _, key, label in sorted(turns[:count], key=lambda chosen: chosen[1::-1])}
 
 
 def write_preview(
@@ -37,7 +41,7 @@ def write_preview(
     policy: Policy,
     augmenter: Augmenter,
     dataset: Dataset,
-    train: pa.Table,
+    moments: Moments,
 ) -> None:
     """Draw real samples beside what the policy makes of them.
 
@@ -48,7 +52,7 @@ def write_preview(
         policy: What the heading says is done.
         augmenter: Its augmenter for samples as they are in parts.
         dataset: What the payload is.
-        train: Numeric columns of all training rows of a table: the unit of the picture.
+        moments: Of the numeric columns of all training rows of a table: the unit of the picture.
     """
     if dataset.modality == "image":
         _write_images(path, shown=shown, labels=labels, policy=policy, augmenter=augmenter)
@@ -57,9 +61,8 @@ def write_preview(
     if not values.size:
         sheets.write_sheet(path, [], [], 1, f"{_heading(policy)}\nno numeric feature of a training sample to show")
         return
-    mean, std = copies.moments(copies.numeric_values(train, dataset=dataset))
-    unit = np.where(std > 0, std, 1.0)
-    ids = derived.id_bytes(shown["sample_id"].to_pylist())
+    mean, unit = moments.mean, np.where(moments.std > 0, moments.std, 1.0)
+    ids = id_bytes(shown["sample_id"])
     after = None if augmenter.is_identity else (augmenter.apply(values, sample_ids=ids, epoch=0) - mean) / unit
     names = [feature.name for feature in dataset.features if feature.kind == "number"]
     sheets.write_strips(path, names, (values - mean) / unit, after, _heading(policy))
@@ -70,7 +73,7 @@ def _write_images(
 ) -> None:
     """One row per original: the original, then the variants of the first epochs; originals alone without a policy."""
     keys = shown["sample_id"].to_pylist()
-    ids = derived.id_bytes(keys)
+    ids = id_bytes(shown["sample_id"])
     num_variants = 0 if augmenter.is_identity else NUM_VARIANTS
     pictures: list[NDArray[np.uint8]] = []
     titles: list[str] = []

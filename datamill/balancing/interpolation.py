@@ -6,7 +6,7 @@ becomes features by one product.
 """
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
@@ -25,13 +25,13 @@ class Interpolated:
 
     Attributes:
         matrix: Features, float32, shape ``(M, D)``.
-        labels: Class of each new row, shape ``(M,)``.
+        labels: Number of the class of each new row, int32, shape ``(M,)``.
         parents: Rows of the originals each one lies between; one row where both are the same.
         skipped: Why a class got none, by class.
     """
 
     matrix: NDArray[np.float32]
-    labels: NDArray[np.str_]
+    labels: NDArray[np.int32]
     parents: tuple[tuple[int, ...], ...]
     skipped: Mapping[str, str]
 
@@ -41,16 +41,12 @@ class Interpolated:
         parents = tuple(self.parents[row] for row in staying)
         return replace(self, matrix=self.matrix[staying], labels=self.labels[staying], parents=parents)
 
-    def renumbered(self, originals: NDArray[np.int64]) -> "Interpolated":
-        """The same rows with parents as entries of ``originals``."""
-        parents = tuple(tuple(int(originals[parent]) for parent in pair) for pair in self.parents)
-        return replace(self, parents=parents)
-
 
 def interpolate(
     matrix: NDArray[np.float32],
     *,
-    labels: NDArray[np.str_],
+    labels: NDArray[np.int32],
+    classes: Sequence[str],
     wanted: Mapping[str, int],
     method: Oversampler,
     num_neighbors: int,
@@ -63,7 +59,8 @@ def interpolate(
 
     Args:
         matrix: Features of the originals, shape ``(N, D)``.
-        labels: Class of each original, shape ``(N,)``.
+        labels: Number of the class of each original, shape ``(N,)``.
+        classes: Class names by number.
         wanted: Number of new rows by class.
         method: How originals are chosen.
         num_neighbors: Neighbours to interpolate with (count).
@@ -72,12 +69,12 @@ def interpolate(
     Source: N. Chawla et al., "SMOTE", 2002; H. He et al., "ADASYN", 2008.
     """
     pieces: list[csr_matrix] = []
-    made: list[str] = []
+    made = [np.empty(0, np.int32)]
     skipped: dict[str, str] = {}
     for label, count in wanted.items():
         shares = _interpolate_class(
             matrix,
-            is_member=labels == label,
+            is_member=labels == classes.index(label),
             count=count,
             method=method,
             num_neighbors=num_neighbors,
@@ -87,11 +84,11 @@ def interpolate(
             skipped[label] = shares
         else:
             pieces.append(shares)
-            made += [label] * shares.shape[0]
+            made.append(np.full(shares.shape[0], classes.index(label), np.int32))
     features = [np.asarray(shares @ matrix, np.float32) for shares in pieces]
     return Interpolated(
         matrix=np.concatenate(features) if features else np.empty((0, matrix.shape[1]), np.float32),
-        labels=np.array(made, str),
+        labels=np.concatenate(made),
         parents=tuple(parents for shares in pieces for parents in _parents(shares)),
         skipped=skipped,
     )

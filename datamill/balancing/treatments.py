@@ -5,8 +5,7 @@ Over- and under-samplers work in ``Preprocessor.matrix``. One-hot groups are int
 """
 
 import math
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal
 
 import numpy as np
@@ -15,7 +14,7 @@ from imblearn.under_sampling import RandomUnderSampler, TomekLinks
 from numpy.typing import NDArray
 
 from datamill.balancing.interpolation import interpolate, stream_of
-from datamill.balancing.planning import Population, Treatment
+from datamill.balancing.planning import Population, Treatment, ones
 from datamill.derived import sample_table
 from datamill.errors import DataError
 from datamill.preprocessing import Preprocessor
@@ -29,10 +28,12 @@ def reweigh(
     population: Population, *, method: Literal["none", "class_weights", "weighted_sampling"], max_factor: float
 ) -> Treatment:
     """Make the classes of train weigh the same in the loss, or be drawn equally often; ``none`` changes nothing."""
-    unchanged = np.ones(len(population.ids), np.float32)
-    factors = class_factors(population.labels[population.train].tolist(), max_factor=max_factor)
-    even = unchanged.copy()
-    even[population.train] = [factors[label] for label in population.labels[population.train].tolist()]
+    unchanged = ones(len(population.labels))
+    even = unchanged
+    if method != "none":
+        factors = class_factors(population.sizes, max_factor=max_factor)
+        of_class = np.array([factors.get(label, 1.0) for label in population.classes], np.float32)
+        even = np.where(population.is_train, of_class[population.labels], np.float32(1))
     return Treatment(
         weight=even if method == "class_weights" else unchanged,
         draw=even if method == "weighted_sampling" else unchanged,
@@ -40,18 +41,16 @@ def reweigh(
     )
 
 
-def class_factors(labels: Iterable[str], *, max_factor: float) -> dict[str, float]:
+def class_factors(sizes: Mapping[str, int], *, max_factor: float) -> dict[str, float]:
     """Factor per class with which all classes weigh the same: N / (K * size of the class), at most ``max_factor``."""
-    sizes = Counter(labels)
     total = sum(sizes.values())
-    return {label: min(max_factor, total / (len(sizes) * size)) for label, size in sorted(sizes.items())}
+    return {label: min(max_factor, total / (len(sizes) * size)) for label, size in sizes.items()}
 
 
-def shortfalls(labels: Iterable[str], *, ratio: float) -> dict[str, int]:
+def shortfalls(sizes: Mapping[str, int], *, ratio: float) -> dict[str, int]:
     """Rows each class lacks to have ``ratio`` times as many as the largest; classes that lack none are left out."""
-    sizes = Counter(labels)
     wanted = int(np.ceil(ratio * max(sizes.values(), default=0)))
-    return {label: wanted - size for label, size in sorted(sizes.items()) if size < wanted}
+    return {label: wanted - size for label, size in sizes.items() if size < wanted}
 
 
 def require_fits(population: Population, *, preprocessor: Preprocessor, method: str, max_values: int) -> None:
@@ -84,7 +83,7 @@ def oversample(
 
     Args:
         population: The samples.
-        tables: The originals of train with payload, in order.
+        tables: ``sample_id`` and payload of the originals of train, in order.
         preprocessor: Leads to features.
         method: Over-sampler; ``smote_tomek`` is SMOTE, then the removal of Tomek links among old and new rows.
         ratio: Wanted size of each class over that of the largest.
@@ -93,11 +92,12 @@ def oversample(
     """
     originals = population.originals
     labels = population.labels[originals]
-    matrix = _collect(tables, preprocessor=preprocessor, num_rows=len(originals))
+    matrix, ids = _collect(tables, preprocessor=preprocessor, num_rows=len(originals))
     made = interpolate(
         matrix,
         labels=labels,
-        wanted=shortfalls(population.labels[population.train].tolist(), ratio=ratio),
+        classes=population.classes,
+        wanted=shortfalls(population.sizes, ratio=ratio),
         method="adasyn" if method == "adasyn" else "smote",
         num_neighbors=num_neighbors,
         seed=seed,
@@ -108,14 +108,15 @@ def oversample(
         linked = tomek_links(both, labels=np.concatenate([labels, made.labels]))
         made = made.without(linked[linked >= len(originals)] - len(originals))
     return Treatment(
-        weight=np.ones(len(population.ids), np.float32),
-        draw=np.ones(len(population.ids), np.float32),
+        weight=ones(len(population.labels)),
+        draw=ones(len(population.labels)),
         removed=originals[linked[linked < len(originals)]],
-        made=made.renumbered(originals),
+        made=made,
+        ids=ids,
     )
 
 
-def tomek_links(matrix: NDArray[np.float32], *, labels: NDArray[np.str_]) -> NDArray[np.int64]:
+def tomek_links(matrix: NDArray[np.float32], *, labels: NDArray[np.int32]) -> NDArray[np.int64]:
     """Rows that form a Tomek link, ascending: nearest neighbours of each other although their classes differ.
 
     A class of which nothing would be left keeps its rows. After ``interpolate`` this makes SMOTETomek, in two steps so
@@ -123,7 +124,7 @@ def tomek_links(matrix: NDArray[np.float32], *, labels: NDArray[np.str_]) -> NDA
 
     Args:
         matrix: Features, shape ``(N, D)``.
-        labels: Class of each row, shape ``(N,)``.
+        labels: Number of the class of each row, shape ``(N,)``.
 
     Source: G. Batista et al., "A study of the behavior of several methods for balancing machine learning training
     data", 2004.
@@ -151,7 +152,7 @@ def undersample(population: Population, *, ratio: float, min_rows: int, seed: in
         sampler = RandomUnderSampler(sampling_strategy=targets, random_state=stream_of(seed, "under"))
         sampler.fit_resample(staying[:, None], numbers)
         staying = sampler.sample_indices_
-    unchanged = np.ones(len(population.ids), np.float32)
+    unchanged = ones(len(population.labels))
     return Treatment(weight=unchanged, draw=unchanged, removed=np.setdiff1d(train, train[staying]))
 
 
@@ -159,25 +160,30 @@ def resampled_tables(
     population: Population, treatment: Treatment, *, preprocessor: Preprocessor, method: str
 ) -> Iterator[pa.Table]:
     """The new rows as samples with payload, in order; their source is ``balance:<method>:<number>``."""
-    made = treatment.made
-    if made is None:
+    made, ids = treatment.made, treatment.ids
+    if made is None or ids is None:
         return
     for start in range(0, len(made.labels), RESTORED_ROWS):
         rows = range(start, min(start + RESTORED_ROWS, len(made.labels)))
         yield sample_table(
             preprocessor.restore(made.matrix[rows.start : rows.stop]),
             sources=[f"balance:{method}:{row}" for row in rows],
-            labels=made.labels[rows.start : rows.stop].tolist(),
-            parents=[[population.ids[parent] for parent in made.parents[row]] for row in rows],
+            labels=[population.classes[number] for number in made.labels[rows.start : rows.stop]],
+            parents=[ids.take(pa.array(made.parents[row])).to_pylist() for row in rows],
             origin="resampled",
         )
 
 
-def _collect(tables: Iterable[pa.Table], *, preprocessor: Preprocessor, num_rows: int) -> NDArray[np.float32]:
+def _collect(
+    tables: Iterable[pa.Table], *, preprocessor: Preprocessor, num_rows: int
+) -> tuple[NDArray[np.float32], pa.ChunkedArray]:
+    """Features and ids of the rows of ``tables``, shape ``(N, D)`` and ``(N,)``."""
     matrix = np.empty((num_rows, math.prod(preprocessor.shape)), np.float32)
+    ids = [pa.chunked_array([], pa.string())]
     stop = 0
     for table in tables:
         start, stop = stop, stop + table.num_rows
         matrix[start:stop] = preprocessor.matrix(table)
+        ids.append(table["sample_id"])
     assert stop == num_rows
-    return matrix
+    return matrix, pa.chunked_array([chunk for one in ids for chunk in one.chunks], pa.string()).combine_chunks()

@@ -5,32 +5,20 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from datamill.cleaning.observing import Observed
 from datamill.fates import Fates
 from datamill.ledger import Fate
 
 CONSTANT = "constant"
 
 
-def settle_constant(
-    fates: Fates,
-    *,
-    observed: Observed,
-    rows: NDArray[np.int64],
-    content: NDArray[np.int64],
-    policy: Literal["drop", "flag", "off"],
-) -> None:
-    """Decide about constant samples and their exact copies.
+def settle_constant(fates: Fates, *, is_constant: NDArray[np.bool_], policy: Literal["drop", "flag", "off"]) -> None:
+    """Decide about constant samples.
 
     Args:
         fates: Receives the decisions.
-        observed: Facts about the samples ``rows``.
-        rows: Rows that were observed, each the first of its content, shape ``(M,)``.
-        content: First row with each sample's content, shape ``(N,)``.
+        is_constant: Whether all pixels of a sample are equal, shape ``(N,)``.
         policy: What becomes of them.
     """
-    if policy == "off":
-        return
-    constant = np.flatnonzero(np.isin(content, rows[observed.is_constant])).tolist()
-    fate: Fate = "dropped" if policy == "drop" else "kept"
-    fates.decide(constant, fate=fate, reason=CONSTANT, details=["all pixels are equal"] * len(constant))
+    if policy != "off":
+        fate: Fate = "dropped" if policy == "drop" else "kept"
+        fates.decide(np.flatnonzero(is_constant), fate=fate, reason=CONSTANT, details="all pixels are equal")

@@ -1,118 +1,109 @@
-"""Missing values of a table: statistics that stand in for them.
-
-Everything here is fitted on the rows it is told to; a caller that has not split yet fits on later test rows as well.
-"""
+"""Missing values of a table: what stands in for them."""
 
 import warnings
-from typing import Any, Literal
+from collections.abc import Iterable
+from typing import Any, Literal, final
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.experimental import enable_iterative_imputer  # noqa: F401  # makes the next import possible
 from sklearn.impute import IterativeImputer, KNNImputer
 
-NumberPolicy = Literal["mean", "median", "mode", "interpolate", "knn", "regression"]
+from datamill.hashes import word_hashes
+
+Statistic = Literal["mean", "median", "mode"]
 ROUNDS = 10  # passes of the regression imputer over the columns
 
 
-def impute_numbers(
-    values: NDArray[np.float64],
-    *,
-    policy: NumberPolicy,
-    fit_on: NDArray[np.bool_],
-    order: NDArray[np.int64],
-    neighbors: int,
+def statistic(column: NDArray[np.float64], *, policy: Statistic) -> float:
+    """Mean, median or most frequent value (the smallest among equals) of the finite values; NaN if there is none."""
+    finite = column[np.isfinite(column)]
+    if not len(finite):
+        return np.nan
+    if policy == "mode":
+        distinct, counts = np.unique(finite, return_counts=True)
+        return float(distinct[counts.argmax()])
+    return float(finite.mean() if policy == "mean" else np.median(finite))
+
+
+def interpolate(
+    column: NDArray[np.float64], *, fit_on: NDArray[np.bool_], order: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """``values`` with an estimate for each NaN; infinite values are left as they are and take no part in the fit.
+    """A value for every row, on the line between its known neighbours; before the first and after the last, theirs.
 
     Args:
-        values: Shape ``(N, D)``.
-        policy: ``mean``, ``median`` or ``mode`` of the column; ``interpolate`` linearly between the rows before and
-            after; ``knn``, the mean of the nearest rows; ``regression`` of each column on the others, in rounds.
-        fit_on: Rows the estimates are learnt from, shape ``(N,)``.
-        order: The rows in the order in which they follow each other (``interpolate`` only), shape ``(N,)``.
-        neighbors: Rows that vote (``knn`` only).
+        column: Shape ``(N,)``; NaN and infinite values are not known.
+        fit_on: Rows that may be learnt from, shape ``(N,)``.
+        order: The rows in the order in which they follow each other, shape ``(N,)``.
 
     Returns:
-        Shape ``(N, D)``. A column without a finite value among ``fit_on`` stays as it is: nothing is known about it.
+        Shape ``(N,)``; NaN where nothing is known at all.
+    """
+    ordered = column[order]
+    known = np.flatnonzero(np.isfinite(ordered) & fit_on[order])
+    result = np.full(len(column), np.nan)
+    if len(known):
+        result[order] = np.interp(np.arange(len(column)), known, ordered[known])
+    return result
+
+
+@final
+class Modelled:
+    """Estimates from the other columns, all standardised first so that none outweighs the others.
+
+    ``knn`` takes the mean of the nearest rows, ``regression`` each column from the others, in rounds.
 
     Source: O. Troyanskaya et al., "Missing value estimation methods for DNA microarrays", 2001 (k-NN); S. van Buuren,
     K. Groothuis-Oudshoorn, "mice: Multivariate Imputation by Chained Equations in R", 2011 (regression).
     """
-    known = np.where(np.isfinite(values), values, np.nan)
-    usable = np.isfinite(known[fit_on]).any(axis=0)
-    if policy in ("knn", "regression"):
-        estimate = _modelled(known[:, usable], policy=policy, fit_on=fit_on, neighbors=neighbors)
-    elif policy == "interpolate":
-        columns = [_interpolated(column, fit_on=fit_on, order=order) for column in known[:, usable].T]
-        estimate = np.stack(columns, axis=1) if columns else known[:, usable]
-    else:
-        statistics = {"mean": _means, "median": _medians, "mode": _modes}[policy](known[fit_on][:, usable])
-        estimate = np.broadcast_to(statistics, (len(values), len(statistics)))
-    filled = values.copy()
-    filled[:, usable] = np.where(np.isnan(values[:, usable]), estimate, values[:, usable])
-    return filled
+
+    def __init__(self, rows: NDArray[np.float64], *, policy: Literal["knn", "regression"], neighbors: int) -> None:
+        """Learn.
+
+        Args:
+            rows: Shape ``(N, D)``; NaN and infinite values are not known.
+            policy: The method.
+            neighbors: Rows that vote (``knn`` only).
+        """
+        known = np.where(np.isfinite(rows), rows, np.nan)
+        self._usable = np.isfinite(known).any(axis=0)
+        known = known[:, self._usable]
+        self._imputer: Any = None
+        if known.size:
+            self._centre, spread = np.nanmean(known, axis=0), np.nanstd(known, axis=0)
+            self._scale = np.where(spread > 0, spread, 1.0)
+            knn = policy == "knn"
+            imputer = KNNImputer(n_neighbors=neighbors) if knn else IterativeImputer(max_iter=ROUNDS, random_state=0)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ConvergenceWarning)  # the last round's estimates serve
+                self._imputer = imputer.fit((known - self._centre) / self._scale)
+
+    def estimate(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        """A value for every place of these rows, shape ``(M, D)``; NaN in columns of which nothing is known."""
+        result = np.full(rows.shape, np.nan)
+        if self._imputer is not None and len(rows):
+            known = np.where(np.isfinite(rows), rows, np.nan)[:, self._usable]
+            estimates = self._imputer.transform((known - self._centre) / self._scale)
+            result[:, self._usable] = estimates * self._scale + self._centre
+        return result
 
 
-def impute_category(values: NDArray[np.object_], *, fit_on: NDArray[np.bool_]) -> NDArray[np.object_]:
-    """``values`` with the most frequent one for each ``None``; the first in alphabetical order among equals.
+def most_frequent(hashes: NDArray[np.uint64], words: Iterable[pa.Array]) -> str | None:
+    """The most frequent word, the first in alphabetical order among equals; ``None`` if there is none.
 
     Args:
-        values: Strings or ``None``, shape ``(N,)``.
-        fit_on: Rows that are counted, shape ``(N,)``.
+        hashes: ``word_hashes`` of what is counted, shape ``(N,)``.
+        words: The same words, and possibly others, piece by piece; read to the end.
     """
-    known = [value for value in values[fit_on] if value is not None]
-    if not known:
-        return values
-    names, counts = np.unique(np.array(known, dtype=object), return_counts=True)
-    filled = values.copy()
-    filled[[value is None for value in values]] = names[counts.argmax()]
-    return filled
-
-
-def _modelled(
-    known: NDArray[np.float64], *, policy: str, fit_on: NDArray[np.bool_], neighbors: int
-) -> NDArray[np.float64]:
-    """Estimates from the other columns, all standardised first so that none outweighs the others."""
-    if not known.shape[1]:
-        return known
-    centre = np.nanmean(known[fit_on], axis=0)
-    spread = np.nanstd(known[fit_on], axis=0)
-    scale = np.where(spread > 0, spread, 1.0)
-    imputer: Any = (
-        KNNImputer(n_neighbors=neighbors) if policy == "knn" else IterativeImputer(max_iter=ROUNDS, random_state=0)
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # the last round's estimates serve
-        estimate = imputer.fit((known[fit_on] - centre) / scale).transform((known - centre) / scale)
-    return np.asarray(estimate * scale + centre, np.float64)
-
-
-def _interpolated(
-    column: NDArray[np.float64], *, fit_on: NDArray[np.bool_], order: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    """Linear between known neighbours in ``order``; before the first and after the last, their value."""
-    ordered = column[order]
-    known = np.isfinite(ordered) & fit_on[order]
-    places = np.arange(len(column))
-    result = np.empty_like(column)
-    result[order] = np.interp(places, places[known], ordered[known])
-    return result
-
-
-def _means(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.asarray(np.nanmean(values, axis=0), np.float64)
-
-
-def _medians(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.asarray(np.nanmedian(values, axis=0), np.float64)
-
-
-def _modes(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Most frequent known value of each column; the smallest among equals."""
-    modes = []
-    for column in values.T:
-        distinct, counts = np.unique(column[np.isfinite(column)], return_counts=True)
-        modes.append(distinct[counts.argmax()])
-    return np.array(modes, np.float64)
+    distinct, counts = np.unique(hashes[hashes != 0], return_counts=True)
+    if not len(distinct):
+        return None
+    winners = distinct[counts == counts.max()]
+    best: str | None = None
+    for piece in words:
+        known = piece.unique().drop_null()
+        names = known.filter(pa.array(np.isin(word_hashes(known), winners))).to_pylist()
+        best = min([*names, *([best] if best is not None else [])], default=None)
+    return best

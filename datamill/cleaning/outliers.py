@@ -1,7 +1,6 @@
-"""Outliers of a table: bounds per column, or an isolation forest over whole rows.
+"""Outliers of a table: bounds per column, or an isolation forest over whole rows."""
 
-Everything here is fitted on the rows it is told to; a caller that has not split yet fits on later test rows as well.
-"""
+from typing import final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,54 +9,57 @@ from sklearn.ensemble import IsolationForest
 from datamill.cleaning.policies import OutlierPolicy
 
 
-def usual_bounds(
-    values: NDArray[np.float64], *, policy: OutlierPolicy, fit_on: NDArray[np.bool_]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Smallest and largest usual value of each column, shape ``(D,)`` each; infinite where the column has no spread.
+def usual_bounds(column: NDArray[np.float64], *, policy: OutlierPolicy) -> tuple[float, float]:
+    """Smallest and largest usual value of a column; infinite where it has no spread.
 
     Args:
-        values: Shape ``(N, D)``; only finite values take part.
+        column: What the bounds are learnt from, shape ``(N,)``; only finite values take part.
         policy: Method ``zscore`` (mean and standard deviation) or ``iqr`` (quartiles), and its distance.
-        fit_on: Rows the bounds are learnt from, shape ``(N,)``.
 
     Source: J. W. Tukey, "Exploratory Data Analysis", 1977 (fences of the quartiles).
     """
-    bounds = []
-    for column in values[fit_on].T:
-        finite = column[np.isfinite(column)]
-        if not len(finite):
-            reach, lower, upper = 0.0, 0.0, 0.0
-        elif policy.method == "zscore":
-            reach, lower, upper = policy.max_zscore * finite.std(), finite.mean(), finite.mean()
-        else:
-            lower, upper = np.quantile(finite, [0.25, 0.75])
-            reach = policy.max_iqr * (upper - lower)
-        bounds.append((lower - reach, upper + reach) if reach > 0 else (-np.inf, np.inf))
-    low, high = np.array(bounds, np.float64).reshape(-1, 2).T
-    return low, high
+    finite = column[np.isfinite(column)]
+    if not len(finite):
+        return -np.inf, np.inf
+    if policy.method == "zscore":
+        lower = upper = float(finite.mean())
+        reach = policy.max_zscore * float(finite.std())
+    else:
+        lower, upper = map(float, np.quantile(finite, [0.25, 0.75]))
+        reach = policy.max_iqr * (upper - lower)
+    return (lower - reach, upper + reach) if reach > 0 else (-np.inf, np.inf)
 
 
-def isolated_rows(
-    values: NDArray[np.float64], *, contamination: float, fit_on: NDArray[np.bool_], seed: int
-) -> NDArray[np.bool_]:
-    """Rows that an isolation forest takes for unusual, shape ``(N,)``.
-
-    Args:
-        values: Shape ``(N, D)``; missing values count as their column's median, infinite ones as its extreme.
-        contamination: Share of ``fit_on`` that is taken for unusual.
-        fit_on: Rows the forest is grown on, shape ``(N,)``; others are never unusual.
-        seed: Seeds the forest.
+@final
+class Isolation:
+    """An isolation forest; missing values count as their column's median, infinite ones as its extreme.
 
     Source: F. T. Liu, K. M. Ting, Z.-H. Zhou, "Isolation Forest", 2008.
     """
-    unusual = np.zeros(len(values), bool)
-    known = np.where(np.isfinite(values), values, np.nan)[fit_on]
-    usable = np.isfinite(known).any(axis=0)
-    if not usable.any():
-        return unusual
-    known, rows = known[:, usable], values[fit_on][:, usable]
-    rows = np.where(np.isnan(rows), np.nanmedian(known, axis=0), rows)
-    rows = np.clip(rows, np.nanmin(known, axis=0), np.nanmax(known, axis=0))
-    forest = IsolationForest(contamination=contamination, random_state=seed)
-    unusual[fit_on] = forest.fit_predict(rows) < 0
-    return unusual
+
+    def __init__(self, rows: NDArray[np.float64], *, contamination: float, seed: int) -> None:
+        """Grow the forest.
+
+        Args:
+            rows: Shape ``(N, D)``.
+            contamination: Share of ``rows`` that is taken for unusual.
+            seed: Seeds the forest.
+        """
+        known = np.where(np.isfinite(rows), rows, np.nan)
+        self._usable = np.isfinite(known).any(axis=0)
+        known = known[:, self._usable]
+        self._forest: IsolationForest | None = None
+        if known.size:
+            self._median = np.nanmedian(known, axis=0)
+            self._low, self._high = np.nanmin(known, axis=0), np.nanmax(known, axis=0)
+            self._forest = IsolationForest(contamination=contamination, random_state=seed).fit(self._ready(rows))
+
+    def is_unusual(self, rows: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Which rows stand alone, shape ``(N,)``; none where there was nothing to learn from."""
+        if self._forest is None or not len(rows):
+            return np.zeros(len(rows), bool)
+        return np.asarray(self._forest.predict(self._ready(rows)) < 0, bool)
+
+    def _ready(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        rows = rows[:, self._usable]
+        return np.clip(np.where(np.isnan(rows), self._median, rows), self._low, self._high)

@@ -1,5 +1,6 @@
 """What comes of judged candidates: parts of the admitted ones, the ledger of all, numbers and a sheet."""
 
+import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,9 +11,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from datamill import ledger, parts, sheets
+from datamill.derived import read_in_order
 from datamill.generators.synthesis import Candidates, RealClass
 from datamill.modalities import modality_of
-from datamill.reading import read_in_order
 from datamill.samples import Dataset
 
 NUM_SHOWN = {"image": 6, "tabular": 3}  # real and synthetic pictures of each class on the sheet, by width
@@ -103,12 +104,16 @@ def write_sheet(
     pictures: list[NDArray[np.uint8]] = []
     titles: list[str] = []
     colours: list[str] = []
-    for one in judged[:MAX_CLASSES_SHOWN]:
-        originals = read_in_order([folder], wanted=real[one.label].ids[:num_shown], repairs=repairs)
+    shown = judged[:MAX_CLASSES_SHOWN]
+    wanted = [real[one.label].ids[:num_shown] for one in shown]
+    table = read_in_order(folder, wanted=[key for ids in wanted for key in ids], repairs=repairs)
+    starts = itertools.accumulate(map(len, wanted), initial=0)
+    for one, ids, start in zip(shown, wanted, starts, strict=False):
+        originals = table.slice(start, len(ids))
         verdicts = [reason or "admitted" for reason in one.verdict.reasons[:num_shown]]
-        for table, names in ((originals, ["real"] * originals.num_rows), (one.table.slice(0, num_shown), verdicts)):
-            missing = num_shown - table.num_rows
-            pictures += view.pictures(table, dataset=dataset) + [np.full((8, 8, 3), 255, np.uint8)] * missing
+        for some, names in ((originals, ["real"] * originals.num_rows), (one.table.slice(0, num_shown), verdicts)):
+            missing = num_shown - some.num_rows
+            pictures += view.pictures(some, dataset=dataset) + [np.full((8, 8, 3), 255, np.uint8)] * missing
             titles += [f"{one.label}\n{name.replace('_', ' ')}" for name in names] + [""] * missing
             colours += [_colour(name) for name in names] + ["#ffffff"] * missing
     sheets.write_sheet(path, pictures, titles, 2 * num_shown, _heading(judged, method=method), colours=colours)

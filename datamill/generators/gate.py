@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 BLOCK_VALUES = 4_000_000  # distances held at a time: 32 MB
+TYPICAL_ROWS = 500  # training points, in random order, from whose neighbours the typical distance is told
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def judge(
         rules: What to ask for.
     """
     distance, nearest = nearest_neighbors(candidates, train)
-    limit = rules.near_copy_ratio * float(np.median(neighbor_radii(train, num_neighbors=1)))
+    limit = rules.near_copy_ratio * float(np.median(neighbor_radii(train, num_neighbors=1, num_points=TYPICAL_ROWS)))
     is_copy = is_exact | (distance < limit)
     fresh = candidates[~is_copy]
     radii = neighbor_radii(held_out, num_neighbors=rules.num_neighbors)
@@ -132,11 +133,14 @@ def nearest_neighbors(
     return distance, nearest
 
 
-def neighbor_radii(points: NDArray[np.float32], *, num_neighbors: int) -> NDArray[np.float64]:
-    """Distance from each point to its ``num_neighbors``-th nearest other point, shape (N,)."""
+def neighbor_radii(
+    points: NDArray[np.float32], *, num_neighbors: int, num_points: int | None = None
+) -> NDArray[np.float64]:
+    """Distance from each point, or the first ``num_points``, to its ``num_neighbors``-th nearest other point."""
     assert len(points) > num_neighbors, f"{len(points)} points have no {num_neighbors} neighbours each"
-    radii = np.zeros(len(points))
-    for rows, block in _distances(points, points):
+    starts = points[:num_points]
+    radii = np.zeros(len(starts))
+    for rows, block in _distances(starts, points):
         block[np.arange(len(block)), np.arange(rows.start, rows.start + len(block))] = -1  # itself comes first
         radii[rows] = np.partition(block, num_neighbors, axis=1)[:, num_neighbors]
     return radii

@@ -1,5 +1,6 @@
 """From training samples to judged synthetic ones: generators and gate know points, this module knows samples."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from datamill import derived
 from datamill.generators import Generator, Rows, gate
 from datamill.preprocessing import Preprocessor
+from datamill.samples import content_hash
 
 
 @dataclass(frozen=True)
@@ -36,26 +38,6 @@ class Candidates:
         return self.table.filter(pa.array([not reason for reason in self.verdict.reasons], pa.bool_()))
 
 
-def choose_real(
-    labels: Mapping[str, str], *, sizes: Mapping[str, int], min_rows: int, max_rows: int, rng: np.random.Generator
-) -> dict[str, list[str]]:
-    """At most ``max_rows`` training ids of each class, in random order; classes below ``min_rows`` are left out.
-
-    Args:
-        labels: Label by id.
-        sizes: Training samples by class.
-        min_rows: Fewest samples of a class that can be judged (count).
-        max_rows: Most samples of a class that are read, raised to ``min_rows`` (count).
-        rng: Source of the order.
-    """
-    members: dict[str, list[str]] = {name: [] for name in sizes}
-    for key, label in labels.items():
-        members[label].append(key)
-    limit = max(max_rows, min_rows)
-    orders = {name: rng.permutation(len(keys))[:limit] for name, keys in members.items()}
-    return {name: [members[name][row] for row in order] for name, order in orders.items() if len(order) >= min_rows}
-
-
 def read_real(
     tables: Iterable[pa.Table],
     *,
@@ -73,24 +55,34 @@ def read_real(
         held_out_share: Share of a class kept from the generator for the gate.
         num_neighbors: Neighbours the gate asks for; both halves get at least one row more.
     """
-    points: dict[str, NDArray[np.float32]] = {}
-    contents: dict[str, str] = {}
+    place_of = {key: (label, row) for label, ids in chosen.items() for row, key in enumerate(ids)}
+    width = math.prod(preprocessor.shape)
+    points = {label: np.empty((len(ids), width), np.float32) for label, ids in chosen.items()}
+    contents: dict[str, set[str]] = {label: set() for label in chosen}
     for table in tables:
         block = preprocessor.matrix(table)
-        ids = table["sample_id"].to_pylist()
-        points |= dict(zip(ids, block, strict=True))
-        # compared as a generated point would be stored, in the same size and encoding
-        contents |= dict(zip(ids, derived.payload_hashes(preprocessor.restore(block)), strict=True))
-    real = {}
-    for label, ids in chosen.items():
-        num_held_out = max(num_neighbors + 1, round(len(ids) * held_out_share))
-        real[label] = RealClass(
+        hashes = content_hashes(block, preprocessor=preprocessor)
+        for key, point, content in zip(table["sample_id"].to_pylist(), block, hashes, strict=True):
+            label, row = place_of[key]
+            points[label][row] = point
+            contents[label].add(content)
+    return {
+        label: RealClass(
             ids=list(ids),
-            points=np.stack([points[key] for key in ids]),
-            contents=frozenset(contents[key] for key in ids),
-            num_fitted=len(ids) - num_held_out,
+            points=points[label],
+            contents=frozenset(contents[label]),
+            num_fitted=len(ids) - max(num_neighbors + 1, round(len(ids) * held_out_share)),
         )
-    return real
+        for label, ids in chosen.items()
+    }
+
+
+def content_hashes(points: NDArray[np.float32], *, preprocessor: Preprocessor) -> list[str]:
+    """A hash of what would be stored of each point; images are equal where their pixels are, so none is encoded."""
+    if preprocessor.dtype == "uint8":
+        pixels = np.rint(np.clip(points, 0, 1) * 255).astype(np.uint8)
+        return [content_hash(row.tobytes()) for row in pixels]
+    return derived.payload_hashes(preprocessor.restore(points))
 
 
 def fitting_rows(real: Mapping[str, RealClass]) -> Rows:
@@ -123,9 +115,10 @@ def generate(
         count: Samples to generate.
         seed: Seeds the draw.
     """
-    payload = preprocessor.restore(generator.sample(label, count=count, seed=seed))
+    drawn = generator.sample(label, count=count, seed=seed)
+    payload = preprocessor.restore(drawn)
     stored = preprocessor.matrix(pa.table(payload))
-    contents = derived.payload_hashes(payload)
+    contents = content_hashes(drawn, preprocessor=preprocessor)
     first_row = {content: row for row, content in reversed(list(enumerate(contents)))}
     is_exact = [content in real.contents or first_row[content] != row for row, content in enumerate(contents)]
     verdict = gate.judge(

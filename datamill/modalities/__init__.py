@@ -17,8 +17,11 @@ class Modality(Protocol):
     def properties(self, table: pa.Table, *, dataset: Dataset) -> pa.Table:
         """Cheap facts about each sample, one row each, for schemas and expectations (height, mean, a column)."""
 
-    def fingerprints(self, table: pa.Table, *, dataset: Dataset) -> NDArray[np.uint64]:
-        """A 64-bit fingerprint per sample, shape ``(N,)``, in which near-duplicates differ in few or no bits."""
+    def features(self, table: pa.Table, *, dataset: Dataset) -> pa.Table:
+        """What later stages ask of each sample again and again, one row each, so that no payload is read twice.
+
+        At least ``fingerprint``: 64 bits in which near-duplicates differ in few or none.
+        """
 
     def observations(self, table: pa.Table, *, dataset: Dataset) -> Any:
         """What ``vectorizer`` takes: an array or data frame with one row per sample."""

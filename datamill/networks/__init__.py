@@ -124,7 +124,11 @@ def build(spec: NetworkSpec) -> nn.Module:
 
 def to_input(x: NDArray[Any], *, device: str | torch.device = "cpu") -> Tensor:
     """Rows of a shard as a network's input, float32: images (N, C, H, W) from 0 to 255, tables (N, D) unchanged."""
-    rows = torch.from_numpy(np.array(x)).to(device)  # a copy: memory maps are read-only, torch tensors never are
+    return as_input(torch.from_numpy(np.array(x)).to(device))  # a copy: memory maps are read-only, tensors never are
+
+
+def as_input(rows: Tensor) -> Tensor:
+    """The same for rows that are a tensor already, on any device; float32 rows of a table are not copied."""
     return (rows.permute(0, 3, 1, 2) if rows.ndim == 4 else rows).to(torch.float32)
 
 

@@ -1,4 +1,4 @@
-"""What turns samples into arrays and back; ``datamill.fitting`` makes it from training rows, JSON keeps it.
+"""What turns samples into arrays and back; ``fitting`` makes it from training rows, JSON keeps it.
 
 A fitted preprocessor gives two views of a table of samples. ``arrays`` is what shards store: images as ``uint8`` pixels
 of one size, tables as finished ``float32`` features. ``matrix`` is the continuous space in which generators and
@@ -8,14 +8,13 @@ over-samplers work, and ``restore`` leads from it back to payload columns.
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal, Protocol, cast
+from typing import Annotated, Any, Literal, Protocol, cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
-from sklearn.impute import KNNImputer
 
 from datamill import files
 from datamill.errors import DataError
@@ -200,7 +199,9 @@ class TabularPreprocessor(BaseModel):
         return np.asarray(codes[:, None] == np.arange(len(column.values)), np.float64)
 
     @cached_property
-    def _imputer(self) -> KNNImputer:
+    def _imputer(self) -> Any:
+        from sklearn.impute import KNNImputer  # the others do without it, and it takes a second
+
         assert self.num_neighbors is not None
         imputer = KNNImputer(n_neighbors=self.num_neighbors, keep_empty_features=True)
         return imputer.fit(np.array(self.reference, np.float64))

@@ -3,268 +3,255 @@
 The byte layout is specified in ``README.md`` beside this file.
 """
 
-import math
-import zlib
-from collections.abc import Mapping, Sequence
+import functools
+import os
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
 
-from datamill import files
 from datamill.errors import DataError
-from datamill.samples import HASH_BYTES, Dataset
+from datamill.shards.fields import ArrayField, BytesField, RaggedField, Rows, VerifiedRows
+from datamill.shards.index import OFFSET, Field, File, Index, Segment, read_index
+from datamill.shards.integrity import Guard, Guarded, Stamp, opened, stamp
+from datamill.shards.mapping import Places, map_files
 
-INDEX = "index.json"
-VERSION = 1
-BLOCK_BYTES = 4 * 2**20  # bytes under one checksum: small enough to say where damage is, large enough to cost nothing
+if TYPE_CHECKING:
+    from datamill.samples import Dataset
 
-
-class ArrayFile(BaseModel):
-    """One flat file: an array in C order without a header."""
-
-    model_config = ConfigDict(frozen=True)
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    size_bytes: int
-    crc32: tuple[int, ...]
-    """CRC-32 of each block of ``block_bytes`` bytes; the last block may be shorter."""
-
-
-class Index(BaseModel):
-    """What a shard's folder holds; a folder without it is not finished."""
-
-    model_config = ConfigDict(frozen=True)
-
-    version: int = VERSION
-    split: str
-    num_rows: int
-    dataset: Dataset
-    block_bytes: int = BLOCK_BYTES
-    arrays: dict[str, ArrayFile]
+AnyField = ArrayField | BytesField | RaggedField
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One split, memory-mapped: opening costs nothing, rows are read when they are indexed.
+    """One split, memory-mapped: opening costs next to nothing, rows are read when they are indexed.
 
     Attributes:
-        split: Name of the split.
-        dataset: What holds for every sample.
-        x: Samples, shape ``(N, *shape)``: images uint8 (H, W, C), tables float32 (D,).
-        label: Class of each sample as a number, an index into ``classes``, int32, shape ``(N,)``.
-        weight: Weight of each sample's loss, float32, shape ``(N,)``.
-        draw: Relative probability to be drawn in an epoch, float32, shape ``(N,)``.
-        sample_id: Identity of each sample, uint8, shape ``(N, 16)``.
+        folder: Where it lies; of a shard in memory, a name.
+        index: What the folder holds.
+        fields: Its fields by name.
     """
 
-    split: str
-    dataset: Dataset
-    x: NDArray[Any]
-    label: NDArray[np.int32]
-    weight: NDArray[np.float32]
-    draw: NDArray[np.float32]
-    sample_id: NDArray[np.uint8]
+    folder: Path
+    index: Index
+    fields: Mapping[str, AnyField]
+
+    @property
+    def split(self) -> str:
+        """Name of the split."""
+        return self.index.split
 
     @property
     def num_rows(self) -> int:
         """Number of samples."""
-        return len(self.label)
+        return self.index.num_rows
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of one sample."""
-        return self.x.shape[1:]
+    def meta(self) -> Mapping[str, Any]:
+        """What the writer noted."""
+        return self.index.meta
+
+    @property
+    def fingerprint(self) -> str:
+        """Identity of this very data (32 hexadecimal digits): equal data, keys and notes, equal fingerprint."""
+        return self.index.fingerprint
+
+    @property
+    def dataset(self) -> "Dataset":
+        """What holds for every sample.
+
+        Raises:
+            DataError: The shard was written without it.
+        """
+        if self.index.dataset is None:
+            raise DataError(f"{self.folder} describes no data set; write the shard with one to train on it")
+        return self.index.dataset
 
     @property
     def classes(self) -> tuple[str, ...]:
         """Class names in the order of their numbers."""
         return self.dataset.classes
 
-    def ids(self, rows: Sequence[int] | NDArray[np.integer[Any]] | slice = slice(None)) -> list[str]:
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one sample."""
+        return self._array("x").shape
+
+    @functools.cached_property
+    def x(self) -> NDArray[Any]:
+        """Samples, shape (N, *shape): images uint8 (H, W, C), tables float32 (D,); verified when they are indexed."""
+        return cast("NDArray[Any]", VerifiedRows(self._array("x")))
+
+    @functools.cached_property
+    def label(self) -> NDArray[np.int32]:
+        """Class of each sample as a number, an index into ``classes``, int32, shape (N,); verified.
+
+        Raises:
+            DataError: A number is not that of a class.
+        """
+        label = self._array("label").all()
+        num_classes = self.index.num_classes
+        if num_classes is not None and label.size and not 0 <= label.min() <= label.max() < num_classes:
+            raise DataError(f"{self.folder}: labels {label.min()} to {label.max()} for {num_classes} classes")
+        return label
+
+    @functools.cached_property
+    def weight(self) -> NDArray[np.float32]:
+        """Weight of each sample's loss, float32, shape (N,); verified."""
+        return self._array("weight").all()
+
+    @functools.cached_property
+    def draw(self) -> NDArray[np.float32]:
+        """Relative probability of each sample to be drawn in an epoch, float32, shape (N,); verified."""
+        return self._array("draw").all()
+
+    @functools.cached_property
+    def sample_id(self) -> NDArray[np.uint8]:
+        """Identity of each sample, uint8, shape (N, 16); verified."""
+        return self._array("sample_id").all()
+
+    def ids(self, rows: Rows = slice(None)) -> list[str]:
         """Identities of some rows, 32 hexadecimal digits each."""
         return [row.tobytes().hex() for row in self.sample_id[rows]]
 
-
-class ShardWriter:
-    """Streams rows into a shard; leaving the block without an error writes the index."""
-
-    def __init__(self, folder: Path, *, split: str, dataset: Dataset, shape: tuple[int, ...], dtype: str) -> None:
-        """Start an empty shard of samples with this shape and dtype; ``folder`` must not hold anything yet."""
-        self._folder = folder
-        self._split = split
-        self._dataset = dataset
-        folder.mkdir(parents=True, exist_ok=True)
-        self._streams = {
-            name: _Stream(folder / f"{name}.bin", dtype=kind, shape=row)
-            for name, (kind, row) in _layout(shape, dtype=dtype).items()
-        }
-
-    def write(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Append rows.
-
-        Args:
-            arrays: ``x``, ``label``, ``weight``, ``draw`` and ``sample_id`` with equally many rows.
+    def touch(self, field: str, rows: Rows = slice(None)) -> None:
+        """Verify the blocks that some rows of a field lie in, each block once; free when all are verified.
 
         Raises:
-            DataError: A label's number is not that of a class.
+            DataError: A block is not what was written, or its file changed.
+            IndexError: There is no such row.
         """
-        assert arrays.keys() == self._streams.keys(), f"arrays {sorted(arrays)}, wanted {sorted(self._streams)}"
-        assert len({len(array) for array in arrays.values()}) == 1
-        label = arrays["label"]
-        if label.size and not 0 <= label.min() <= label.max() < len(self._dataset.classes):
-            raise DataError(
-                f"labels {label.min()} to {label.max()} for {len(self._dataset.classes)} classes; run balance again"
-            )
-        for name, stream in self._streams.items():
-            stream.write(arrays[name])
+        self.fields[field].touch(rows)
 
-    def __enter__(self) -> Self:
-        """Start writing."""
-        return self
+    def check_unchanged(self) -> None:
+        """Pass when every file is still what was opened.
 
-    def __exit__(
-        self, error: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        """Close the files and write the index, unless an error is on its way."""
-        arrays = {name: stream.close() for name, stream in self._streams.items()}
-        if error is None:
-            num_rows = arrays["label"].shape[0]
-            index = Index(split=self._split, num_rows=num_rows, dataset=self._dataset, arrays=arrays)
-            files.write_json(self._folder / INDEX, index.model_dump(mode="json"))
+        Raises:
+            DataError: One was cut, altered, replaced or deleted.
+        """
+        for guard in self._guards():
+            guard.check_unchanged()
+
+    def verify(self) -> None:
+        """Compare every block that was not touched yet with its checksum.
+
+        Raises:
+            DataError: One differs.
+        """
+        for guard in self._guards():
+            guard.touch_all()
+        for field in self.fields.values():
+            if isinstance(field, RaggedField):
+                _ = field.offsets
+
+    def _guards(self) -> list[Guard]:
+        guards = [field.guard for field in self.fields.values()]
+        return guards + [field.offsets_guard for field in self.fields.values() if isinstance(field, RaggedField)]
+
+    def _array(self, name: str) -> ArrayField:
+        field = self.fields.get(name)
+        if not isinstance(field, ArrayField):
+            raise DataError(f"{self.folder} has no array {name!r} but {sorted(self.fields)}; run shard again")
+        return field
 
 
 def open_shard(folder: Path, *, verify: bool = False) -> Shard:
-    """A shard, memory-mapped.
+    """A shard, memory-mapped; sizes and probes of its files are compared with the index.
 
     Args:
         folder: Folder of one split.
-        verify: Compare every block with its checksum, not only the sizes of the files with the index.
+        verify: Compare every block with its checksum now, not when rows of it are first touched.
 
     Raises:
         DataError: A file is missing, truncated or altered, or the format has another version.
     """
-    index = read_index(folder)
-    for entry in index.arrays.values():
-        _check_size(folder / entry.name, entry=entry)
-        if verify:
-            _check_blocks(folder / entry.name, entry=entry, block_bytes=index.block_bytes)
-    arrays = {name: _map(folder / entry.name, entry=entry) for name, entry in index.arrays.items()}
-    return Shard(split=index.split, dataset=index.dataset, **arrays)
+    folder = Path(folder)
+    shard = open_files(read_index(folder), folder=folder, locate=lambda entry: folder / entry.name)
+    if verify:
+        shard.verify()
+    return shard
 
 
-def read_index(folder: Path) -> Index:
-    """The index of a shard.
+def open_files(index: Index, *, folder: Path, locate: Callable[[File], Path]) -> Shard:
+    """A shard whose files may lie under other names.
 
     Raises:
-        DataError: It is missing, damaged, of another version, or does not fit the layout of the format.
+        DataError: A file is missing, truncated or altered.
     """
-    path = folder / INDEX
-    try:
-        index = Index.model_validate_json(path.read_bytes())
-    except FileNotFoundError as error:
-        raise DataError(f"{path} is missing: the shard was not finished; run shard again") from error
-    except ValidationError as error:
-        raise DataError(f"{path} is damaged ({error.error_count()} faults); run shard again") from error
-    if index.version != VERSION:
-        raise DataError(f"{path} has version {index.version}, this datamill reads {VERSION}; run shard again")
-    x = index.arrays.get("x")
-    wanted = _layout(x.shape[1:], dtype=x.dtype) if x is not None else {}
-    found = {name: (entry.dtype, entry.shape[1:]) for name, entry in index.arrays.items()}
-    if found != wanted or any(entry.shape[0] != index.num_rows for entry in index.arrays.values()):
-        raise DataError(f"{path} is damaged: its arrays {found} do not make {index.num_rows} samples; run shard again")
-    return index
-
-
-class _Stream:
-    """One flat file and the checksums of its blocks, computed while it is written."""
-
-    def __init__(self, path: Path, *, dtype: str, shape: tuple[int, ...]) -> None:
-        self._path = path
-        self._dtype = np.dtype(dtype)
-        self._shape = shape
-        self._file: IO[bytes] = path.open("wb")
-        self._rows = 0
-        self._size = 0
-        self._crc = 0
-        self._blocks: list[int] = []
-
-    def write(self, array: NDArray[Any]) -> None:
-        assert array.shape[1:] == self._shape, f"{self._path.name}: rows of shape {array.shape[1:]}, not {self._shape}"
-        data = memoryview(np.ascontiguousarray(array, self._dtype).tobytes())
-        self._file.write(data)
-        self._rows += len(array)
-        while data:
-            piece = data[: BLOCK_BYTES - self._size % BLOCK_BYTES]
-            self._crc = zlib.crc32(piece, self._crc)
-            self._size += len(piece)
-            data = data[len(piece) :]
-            if self._size % BLOCK_BYTES == 0:
-                self._end_block()
-
-    def close(self) -> ArrayFile:
-        self._file.close()
-        if self._size % BLOCK_BYTES:
-            self._end_block()
-        return ArrayFile(
-            name=self._path.name,
-            dtype=self._dtype.str,
-            shape=(self._rows, *self._shape),
-            size_bytes=self._size,
-            crc32=tuple(self._blocks),
-        )
-
-    def _end_block(self) -> None:
-        self._blocks.append(self._crc)
-        self._crc = 0
-
-
-def _layout(shape: tuple[int, ...], *, dtype: str) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Dtype and shape of one row, by array."""
-    return {
-        "x": (np.dtype(dtype).newbyteorder("<").str, shape),
-        "label": ("<i4", ()),
-        "weight": ("<f4", ()),
-        "draw": ("<f4", ()),
-        "sample_id": ("|u1", (HASH_BYTES,)),
+    fields = {
+        name: _open_field(field, segments=index.segments[name], block_bytes=index.block_bytes, locate=locate)
+        for name, field in index.fields.items()
     }
+    return Shard(folder, index, fields)
 
 
-def _map(path: Path, *, entry: ArrayFile) -> NDArray[Any]:
-    if entry.size_bytes == 0:  # nothing cannot be mapped
-        return np.zeros(entry.shape, entry.dtype)
-    return np.memmap(path, dtype=entry.dtype, mode="r", shape=entry.shape)
+def memory_shard(arrays: Mapping[str, NDArray[Any]], *, split: str, dataset: "Dataset | None" = None) -> Shard:
+    """A shard of arrays that are in memory already; equally many rows each, at least the field of one."""
+    fields = {name: Field.array(array.dtype, array.shape[1:]) for name, array in arrays.items()}
+    (num_rows,) = {len(array) for array in arrays.values()}
+    guard = Guard([], block_bytes=1)
+    index = Index(
+        split=split,
+        num_rows=num_rows,
+        description=None if dataset is None else dataset.model_dump(mode="json"),
+        meta={},
+        block_bytes=1,
+        fields=fields,
+        segments=dict.fromkeys(fields, ()),
+    )
+    return Shard(
+        Path("memory"),
+        index.sealed(),
+        {
+            name: ArrayField(fields[name], data=array, places=Places([num_rows], slots=[0]), guard=guard)
+            for name, array in arrays.items()
+        },
+    )
 
 
-def _check_size(path: Path, *, entry: ArrayFile) -> None:
-    size = path.stat().st_size if path.is_file() else None
-    if size is None:
-        raise DataError(f"{path} is missing; run shard again")
-    if size != entry.size_bytes or size != math.prod(entry.shape) * np.dtype(entry.dtype).itemsize:
-        raise DataError(
-            f"{path} has {size} bytes, the index says {entry.size_bytes} for shape {entry.shape} of {entry.dtype}; "
-            f"the file was cut or replaced: run shard again"
-        )
+def _open_field(
+    field: Field, *, segments: tuple[Segment, ...], block_bytes: int, locate: Callable[[File], Path]
+) -> AnyField:
+    size = field.element_bytes
+    data_files = [(locate(segment.data), segment.data) for segment in segments]
+    flat, positions, guard = _map(data_files, element_bytes=size, block_bytes=block_bytes)
+    data = flat.view(field.dtype).reshape(-1, *field.shape)
+    slots = [position // size for position in positions]
+    rows = Places([segment.num_rows for segment in segments], slots=slots)
+    if field.kind == "array":
+        return ArrayField(field, data=data, places=rows, guard=guard)
+    offset_files = [(locate(one.offsets), one.offsets) for one in segments if one.offsets is not None]
+    offsets, places, offsets_guard = _map(offset_files, element_bytes=OFFSET.itemsize, block_bytes=block_bytes)
+    starts = [place // OFFSET.itemsize for place in places]
+    return (BytesField if field.kind == "bytes" else RaggedField)(
+        field,
+        data=data,
+        rows=rows,
+        elements=Places([segment.num_elements for segment in segments], slots=slots),
+        offsets=[
+            offsets.view(OFFSET)[start : start + segment.num_rows + 1]
+            for start, segment in zip(starts, segments, strict=True)
+        ],
+        guards=(guard, offsets_guard),
+    )
 
 
-def _check_blocks(path: Path, *, entry: ArrayFile, block_bytes: int) -> None:
-    with path.open("rb") as file:
-        for number, expected in enumerate(entry.crc32):
-            found = zlib.crc32(file.read(block_bytes))
-            if found != expected:
-                start = number * block_bytes
-                end = min(start + block_bytes, entry.size_bytes)
-                raise DataError(
-                    f"{path} was altered: the block from byte {start} to {end} has "
-                    f"CRC-32 {found:08x}, the index says {expected:08x}; run shard again"
-                )
-        if file.read(1):
-            raise DataError(
-                f"{path} has more blocks than the {len(entry.crc32)} checksums of the index; run shard again"
-            )
+def _map(
+    entries: list[tuple[Path, File]], *, element_bytes: int, block_bytes: int
+) -> tuple[NDArray[np.uint8], tuple[int, ...], Guard]:
+    stamps: list[Stamp] = []
+
+    def one_by_one() -> Iterator[IO[bytes]]:
+        for path, entry in entries:
+            with opened(path, entry=entry) as file:
+                stamps.append(stamp(os.fstat(file.fileno())))
+                yield file
+
+    sizes = [entry.size_bytes for _, entry in entries]
+    mapped = map_files(one_by_one(), sizes=sizes, element_bytes=element_bytes)
+    contents = [mapped.flat[start : start + size] for start, size in zip(mapped.positions, sizes, strict=True)]
+    guarded = [Guarded(*entry, mark, content) for entry, mark, content in zip(entries, stamps, contents, strict=True)]
+    return mapped.flat, mapped.positions, Guard(guarded, block_bytes=block_bytes)

@@ -6,13 +6,24 @@ source decides, every item as a sample or as a reject.
 
 from typing import TYPE_CHECKING
 
-from datamill.sources.params import BundledSource, IdxSource, ImageFolderSource, IngestParams, Source, TableSource
+from datamill.sources.params import (
+    BundledSource,
+    ExchangedSource,
+    IdxSource,
+    ImageFolderSource,
+    IngestParams,
+    Source,
+    TableSource,
+)
 
 if TYPE_CHECKING:
     from datamill.sources.batches import Reading
+    from datamill.sources.journal import Journal
+    from datamill.stage import Context
 
 __all__ = [
     "BundledSource",
+    "ExchangedSource",
     "IdxSource",
     "ImageFolderSource",
     "IngestParams",
@@ -25,13 +36,14 @@ __all__ = [
 ]
 
 
-def read(params: IngestParams, *, num_workers: int) -> "Reading":
+def read(params: IngestParams, *, context: "Context", journal: "Journal") -> "Reading":
     """Open the source and list its items; nothing is read for good before the batches are.
 
     Args:
         params: The source and its limits. Relative paths are relative to the working directory, which the
             runner of stages sets to the workspace's root.
-        num_workers: Files checked at a time; changes the speed and nothing else.
+        context: Where to work; changes the speed and nothing else.
+        journal: What the last ingest made of items that have not changed.
 
     Raises:
         DataError: The source is missing, empty or not what ``params`` says.
@@ -45,15 +57,29 @@ def read(params: IngestParams, *, num_workers: int) -> "Reading":
         from datamill.sources import image_folder
 
         return image_folder.read(
-            source, max_pixels=params.max_pixels, max_file_bytes=params.max_file_bytes, num_workers=num_workers
+            source,
+            max_pixels=params.max_pixels,
+            max_file_bytes=params.max_file_bytes,
+            context=context,
+            journal=journal,
         )
     if isinstance(source, IdxSource):
         from datamill.sources import idx
 
-        return idx.read(source, max_pixels=params.max_pixels)
+        return idx.read(source, max_pixels=params.max_pixels, journal=journal)
+    if isinstance(source, ExchangedSource):
+        from datamill.sources import exchanged
+
+        return exchanged.read(
+            source,
+            max_pixels=params.max_pixels,
+            max_file_bytes=params.max_file_bytes,
+            context=context,
+            journal=journal,
+        )
     from datamill.sources import table
 
-    return table.read(source)
+    return table.read(source, journal=journal)
 
 
 def local_paths(params: IngestParams) -> list[str]:

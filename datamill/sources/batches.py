@@ -2,13 +2,14 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from datamill import samples
+from datamill import ledger, parts, samples
 from datamill.errors import DataError, StageError
 from datamill.parts import conform
 from datamill.samples import Dataset
@@ -33,6 +34,13 @@ class Batch:
     rejects: Sequence[Reject] = ()
 
 
+class Known(NamedTuple):
+    """Some items of a source, in its order, as the last ingest made them: rows of its samples and of its rejects."""
+
+    samples: range
+    rejects: range
+
+
 @dataclass(frozen=True)
 class Reading:
     """A source that was opened and listed.
@@ -45,7 +53,7 @@ class Reading:
 
     dataset: Dataset
     num_items: int
-    batches: Iterator[Batch]
+    batches: Iterator[Batch | Known]
 
 
 def sample_table(
@@ -53,7 +61,7 @@ def sample_table(
     dataset: Dataset,
     sources: Sequence[str],
     contents: Sequence[str],
-    labels: Sequence[str],
+    labels: Sequence[str] | pa.Array | pa.ChunkedArray,
     payload: Mapping[str, pa.Array],
     groups: pa.Array | None = None,
     times: pa.Array | None = None,
@@ -63,9 +71,9 @@ def sample_table(
         "sample_id": pa.array([samples.sample_id(s, c) for s, c in zip(sources, contents, strict=True)], pa.string()),
         "source": pa.array(sources, pa.string()),
         "content_hash": pa.array(contents, pa.string()),
-        "label": pa.array(labels, pa.string()),
-        "origin": pa.array(["source"] * len(sources), pa.string()),
-        "parents": pa.array([[]] * len(sources), pa.list_(pa.string())),
+        "label": labels if isinstance(labels, pa.ChunkedArray) else pa.array(labels, pa.string()),
+        "origin": pa.repeat(pa.scalar("source"), len(sources)),
+        "parents": pa.ListArray.from_arrays(np.zeros(len(sources) + 1, np.int32), pa.array([], pa.string())),
         **({} if groups is None else {"group": groups}),
         **({} if times is None else {"time": times}),
         **payload,
@@ -73,23 +81,36 @@ def sample_table(
     return conform(pa.table(columns), schema=dataset.arrow_schema())
 
 
-@dataclass
+@dataclass(frozen=True)
 class Tally:
-    """Counts what a reading gave, apart from the reading's own count."""
+    """What was written, counted apart from the reading's own count.
+
+    Attributes:
+        dataset: The reading's data set.
+        num_items: Items the reading listed.
+        labels: Samples of each class.
+        reasons: Rejects by reason.
+        first_reject: The first of them.
+    """
 
     dataset: Dataset
     num_items: int
-    num_samples: int = 0
-    labels: Counter[str] = field(default_factory=Counter)
-    rejects: list[Reject] = field(default_factory=list)
+    labels: Counter[str]
+    reasons: Counter[str]
+    first_reject: Reject | None
 
-    def add(self, batch: Batch) -> None:
-        """Count one batch."""
-        self.num_samples += batch.table.num_rows
-        self.labels.update(
-            {pair["values"]: pair["counts"] for pair in pc.value_counts(batch.table["label"]).to_pylist()}
-        )
-        self.rejects += batch.rejects
+    @classmethod
+    def of(cls, reading: Reading, *, samples: Path, rejects: Path) -> "Tally":
+        """Count the samples and rejects that were written."""
+        labels: Counter[str] = Counter()
+        for table in parts.iter_tables(samples, columns=["label"], rows=parts.MAX_ROWS):
+            labels.update(ledger.count_values(table["label"]))
+        reasons: Counter[str] = Counter()
+        first = None
+        for table in ledger.iter_tables(rejects):
+            reasons.update(ledger.count_values(table["reason"]))
+            first = first or next((Reject(**row) for row in table.slice(0, 1).to_pylist()), None)
+        return cls(reading.dataset, reading.num_items, labels, reasons, first)
 
     def check(self) -> None:
         """Refuse a reading that lost an item or left nothing to learn from.
@@ -98,38 +119,38 @@ class Tally:
             StageError: Samples and rejects do not add up to the items listed.
             DataError: No item, or no item of some class, became a sample.
         """
-        if self.num_samples + len(self.rejects) != self.num_items:
+        num_samples, num_rejects = self.labels.total(), self.reasons.total()
+        if num_samples + num_rejects != self.num_items:
             raise StageError(
-                f"ingest: {self.num_items} items were listed, but {self.num_samples} became samples and "
-                f"{len(self.rejects)} rejects; the source changed or a reader lost some, run ingest again"
+                f"ingest: {self.num_items} items were listed, but {num_samples} became samples and "
+                f"{num_rejects} rejects; the source changed or a reader lost some, run ingest again"
             )
-        if not self.num_samples:
+        if not num_samples:
             raise DataError(
-                f"none of the {self.num_items} items of {self.dataset.name!r} could be read: {self._reasons()}"
+                f"none of the {self.num_items} items of {self.dataset.name!r} could be read: {self._told()}"
             )
         bare = [name for name in self.dataset.classes if not self.labels[name]]
         if bare:
             raise DataError(
                 f"{self.dataset.name!r}: no item of class {', '.join(map(repr, bare))} could be read; repair its items "
-                f"or take the class out of the source. Rejects: {self._reasons()}"
+                f"or take the class out of the source. Rejects: {self._told()}"
             )
 
     def metrics(self) -> dict[str, Any]:
         """Items, samples, rejects by reason, and samples by class."""
         return {
             "num_items": self.num_items,
-            "num_samples": self.num_samples,
-            "num_rejects": len(self.rejects),
-            "rejects": dict(sorted(Counter(reject.reason for reject in self.rejects).items())),
+            "num_samples": self.labels.total(),
+            "num_rejects": self.reasons.total(),
+            "rejects": dict(sorted(self.reasons.items())),
             "num_classes": len(self.dataset.classes),
             "classes": {name: self.labels[name] for name in self.dataset.classes},
         }
 
-    def _reasons(self) -> str:
-        first = self.rejects[0]
-        counts = Counter(reject.reason for reject in self.rejects)
-        told = ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items()))
-        return f"{told}; first {first.source}: {first.message}"
+    def _told(self) -> str:
+        assert self.first_reject is not None
+        counts = ", ".join(f"{count} {reason}" for reason, count in sorted(self.reasons.items()))
+        return f"{counts}; first {self.first_reject.source}: {self.first_reject.message}"
 
 
 def require_classes(dataset: Dataset) -> None:

@@ -4,12 +4,14 @@ Source: Y. LeCun, C. Cortes, C. Burges, "The MNIST database of handwritten digit
 """
 
 import gzip
+import hashlib
 import math
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +20,8 @@ from numpy.typing import NDArray
 from datamill.errors import DataError
 from datamill.modalities import image
 from datamill.samples import Dataset, content_hash, sort_classes
-from datamill.sources.batches import BATCH_BYTES, BATCH_ROWS, Batch, Reading, sample_table
+from datamill.sources.batches import BATCH_BYTES, BATCH_ROWS, Batch, Known, Reading, sample_table
+from datamill.sources.journal import Journal
 from datamill.sources.listing import StoredFile
 from datamill.sources.params import IdxSource
 from datamill.sources.stores import Store, inflated, open_file, refuse_changes
@@ -55,8 +58,42 @@ class _File:
                 raise _wrong_size(self, math.prod(self.shape) + 1)
 
 
-def read(source: IdxSource, *, max_pixels: int) -> Reading:
+class _Block(NamedTuple):
+    """Some images of a file, which follow one another."""
+
+    pair: int
+    images: _File
+    start: int
+    pixels: NDArray[np.uint8]
+    labels: list[str]
+
+    @property
+    def key(self) -> str:
+        """Names it so that blocks in order have keys in order."""
+        return f"{self.pair:09d}#{self.start:012d}"
+
+    def stamp(self) -> str:
+        """Hash of all that its samples are made from."""
+        total = hashlib.blake2b(f"{self.images.name}\0{self.pixels.shape}\0{self.labels}".encode(), digest_size=16)
+        total.update(self.pixels.tobytes())
+        return total.hexdigest()
+
+    def table(self, dataset: Dataset) -> pa.Table:
+        """Its samples."""
+        payloads = [image.encode_png(one) for one in self.pixels[..., None]]
+        return sample_table(
+            dataset=dataset,
+            sources=[f"{self.images.name}#{self.start + row}" for row in range(len(payloads))],
+            contents=[content_hash(payload) for payload in payloads],
+            labels=self.labels,
+            payload={"image": pa.array([{"bytes": payload, "path": None} for payload in payloads])},
+        )
+
+
+def read(source: IdxSource, *, max_pixels: int, journal: Journal) -> Reading:
     """The images of IDX files, as PNG; a sample's source key is the image file's name and the row, ``train-images#12``.
+
+    Blocks of images that the last ingest has encoded are not encoded again, even if others of their file changed.
 
     Raises:
         DataError: A file is missing, damaged or of another size than its header says, images and labels do not match in
@@ -77,32 +114,35 @@ def read(source: IdxSource, *, max_pixels: int) -> Reading:
     return Reading(
         dataset=dataset,
         num_items=sum(images.shape[0] for images, _ in pairs),
-        batches=_batches(pairs, numbers=numbers, names=names, dataset=dataset),
+        batches=_batches(_blocks(pairs, numbers=numbers, names=names), dataset=dataset, journal=journal),
     )
 
 
-def _batches(
-    pairs: Sequence[tuple[_File, _File]],
-    *,
-    numbers: Sequence[NDArray[np.uint8]],
-    names: dict[int, str],
-    dataset: Dataset,
-) -> Iterator[Batch]:
-    for (images, labels), classes in zip(pairs, numbers, strict=True):
+def _blocks(
+    pairs: Sequence[tuple[_File, _File]], *, numbers: Sequence[NDArray[np.uint8]], names: dict[int, str]
+) -> Iterator[_Block]:
+    for pair, ((images, labels), classes) in enumerate(zip(pairs, numbers, strict=True)):
         rows = max(1, min(BATCH_ROWS, BATCH_BYTES // math.prod(images.shape[1:])))
         for number, pixels in enumerate(images.batches(rows)):
             start = number * rows
-            payloads = [image.encode_png(one) for one in pixels[..., None]]
-            table = sample_table(
-                dataset=dataset,
-                sources=[f"{images.name}#{start + row}" for row in range(len(payloads))],
-                contents=[content_hash(payload) for payload in payloads],
-                labels=[names[int(label)] for label in classes[start : start + len(payloads)]],
-                payload={"image": pa.array([{"bytes": payload, "path": None} for payload in payloads])},
-            )
-            yield Batch(table)
+            own = classes[start : start + len(pixels)]
+            yield _Block(pair, images, start, pixels, [names[int(label)] for label in own])
         for read in (images, labels):
             refuse_changes(read.store.url, before=[read.file], after=read.store.files())
+
+
+def _batches(blocks: Iterable[_Block], *, dataset: Dataset, journal: Journal) -> Iterator[Batch | Known]:
+    waiting: deque[tuple[_Block, str]] = deque()
+
+    def items() -> Iterator[tuple[str, str]]:
+        for block in blocks:
+            waiting.append((block, block.stamp()))
+            yield block.key, waiting[-1][1]
+
+    for memory in journal.recall_each(items()):
+        block, stamp = waiting.popleft()
+        yield Batch(block.table(dataset)) if memory is None else Known(memory.samples, memory.rejects)
+        journal.record_each([(block.key, stamp, len(block.labels), 0, None)])
 
 
 def _open(url: str, *, num_dims: int) -> _File:

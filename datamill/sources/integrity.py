@@ -10,7 +10,6 @@ import zlib
 from collections.abc import Callable
 
 import cv2
-from PIL import Image
 
 from datamill.errors import DataError
 from datamill.modalities import image
@@ -22,7 +21,7 @@ JPEG_MAGIC = b"\xff\xd8\xff"
 BMP_HEADER_BYTES = {12, 40, 52, 56, 64, 108, 124}  # sizes of the second header, by version of the format
 BMP_UNCOMPRESSED = {0, 3, 6}  # plain pixels, or plain pixels with channel masks
 JPEG_START_OF_SCAN, JPEG_END = 0xDA, 0xD9
-JPEG_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")  # 00 escapes a byte of pixels, D0 to D7 restart inside them
+JPEG_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")  # 00 escapes a byte of pixels, D0 to D7 restart inside them
 
 
 def find_fault(payload: bytes, *, max_pixels: int) -> Fault | None:
@@ -45,12 +44,11 @@ def find_fault(payload: bytes, *, max_pixels: int) -> Fault | None:
 
 def _decoding_fault(payload: bytes, *, max_pixels: int) -> Fault | None:
     try:
-        image.read_header(payload, max_pixels=max_pixels)
+        header = image.read_header(payload, max_pixels=max_pixels)
     except DataError as error:
-        is_bomb = error.__cause__ is None or isinstance(error.__cause__, Image.DecompressionBombError)
-        return "too_large" if is_bomb else "unreadable", str(error)
+        return "too_large" if error.__cause__ is None else "unreadable", str(error)
     try:
-        image.decode(payload)
+        image.decode_blue_first(payload, header=header)
     except (DataError, cv2.error) as error:
         return "unreadable", str(error)
     return None

@@ -52,6 +52,30 @@ class IdxSource(Params):
         return self
 
 
+class ExchangedSource(Params):
+    """Images that another tool, or an export of ours, packed for training."""
+
+    kind: Literal["exchanged"]
+    """Files in which many images and their classes lie one after the other."""
+    format: Literal["webdataset", "tfrecord", "parquet", "mds"]
+    """WebDataset tar files, TFRecords of Examples, Parquet as the Hugging Face hub has it, or MosaicML's MDS."""
+    path: str = Field(min_length=1)
+    """A file, a folder or a glob (absolute, or relative to the workspace), or any fsspec URL of these."""
+    image: str | None
+    """Ending, feature or column of the encoded image (jpg, image/encoded, image); null takes the usual ones."""
+    label: str | None
+    """The same for the class (cls, image/class/label, label); null takes the usual ones."""
+    class_names: tuple[str, ...] | None
+    """Names of classes 0, 1, ...; null takes those the files come with, or else the numbers."""
+
+    @field_validator("class_names")
+    @classmethod
+    def _names_differ(cls, class_names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if class_names is not None and len(set(class_names)) != len(class_names):
+            raise ValueError(f"class_names {list(class_names)} holds a name twice")
+        return class_names
+
+
 class TableSource(Params):
     """Rows of CSV or Parquet files, one column of which is the class."""
 
@@ -100,7 +124,9 @@ class TableSource(Params):
         return self
 
 
-Source = Annotated[BundledSource | ImageFolderSource | IdxSource | TableSource, Field(discriminator="kind")]
+Source = Annotated[
+    BundledSource | ImageFolderSource | IdxSource | TableSource | ExchangedSource, Field(discriminator="kind")
+]
 
 
 class IngestParams(Params):

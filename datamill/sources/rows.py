@@ -1,17 +1,20 @@
 """From the raw rows of a table to samples and rejects."""
 
+import hashlib
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from datamill.samples import Dataset, content_hash
 from datamill.sources.batches import Batch, Reject, sample_table
 from datamill.sources.chunks import Chunk
 from datamill.sources.columns import Kind, Parsed, as_kind, as_label, as_text, as_time, hash_rows
+from datamill.sources.occurrences import Occurrences
 from datamill.sources.params import TableSource
 
 SHOWN = 40  # characters of a cell that a message repeats
@@ -30,7 +33,7 @@ class _Row(NamedTuple):
 
 
 class RowReader:
-    """Makes samples of chunks, which come in order: it remembers ids, or how often it has seen a row."""
+    """Makes samples of chunks, which come in order: it remembers ids, or how often a file has held a row."""
 
     def __init__(self, *, source: TableSource, dataset: Dataset, kinds: Mapping[str, Kind]) -> None:
         """Start before the first row.
@@ -43,11 +46,17 @@ class RowReader:
         self._source = source
         self._dataset = dataset
         self._kinds = kinds
-        self._seen_ids: set[str] = set()
-        self._occurrences: Counter[tuple[str, int]] = Counter()
+        self._ids = Occurrences()
+        self._rows = Occurrences()
+        self._file = ""
 
     def batch(self, chunk: Chunk, *, file: str) -> Batch:
-        """The chunk's rows as samples and rejects; a row with several problems is rejected for the first."""
+        """The chunk's rows as samples and rejects; a row with several problems is rejected for the first.
+
+        Args:
+            chunk: Rows; those of one file come one after the other.
+            file: The file's key.
+        """
         row = self._read(chunk)
         problems = self._problems(row, chunk=chunk)
         good = pa.array([place for place in range(len(chunk.places)) if place not in problems], pa.int64())
@@ -80,16 +89,24 @@ class RowReader:
             self._note_ids(problems, row.ids.to_pylist())
         return problems
 
+    def remember(self, ids: pa.ChunkedArray) -> None:
+        """Take ids that other samples have already."""
+        self._ids.count(_id_hashes(ids.to_pylist()))
+
     def _note_ids(self, problems: Problems, ids: Sequence[str | None]) -> None:
-        for place, key in enumerate(ids):
-            if place in problems:
-                continue
-            if key is None:
-                problems[place] = ("id_missing", f"column {self._source.id!r} is empty")
-            elif key in self._seen_ids:
-                problems[place] = ("duplicate_id", f"an earlier row has {self._source.id!r} {key[:SHOWN]!r} too")
-            else:
-                self._seen_ids.add(key)
+        column = self._source.id
+        problems.update(
+            {
+                place: ("id_missing", f"column {column!r} is empty")
+                for place, key in enumerate(ids)
+                if key is None and place not in problems
+            }
+        )
+        good = [place for place in range(len(ids)) if place not in problems]
+        keys = [str(ids[place]) for place in good]
+        for place, key, count in zip(good, keys, self._ids.count(_id_hashes(keys)).tolist(), strict=True):
+            if count:
+                problems[place] = ("duplicate_id", f"an earlier row has {column!r} {key[:SHOWN]!r} too")
 
     def _table(self, row: _Row, *, good: pa.Array, file: str) -> pa.Table:
         columns = {feature.column: row.features[feature.name].values.take(good) for feature in self._dataset.features}
@@ -111,13 +128,15 @@ class RowReader:
     def _keys(self, contents: Sequence[str], *, roles: Sequence[pa.Array | None], file: str) -> list[str]:
         """``<file>#<hash of the row>#<occurrence>``: rows that share a hash are equal, so their order means nothing."""
         texts = [column.cast(pa.string()).to_pylist() for column in roles if column is not None]
-        keys = []
-        for content, *values in zip(contents, *texts, strict=True):
-            row_hash = content_hash(json.dumps([content, *values]).encode())
-            seen = (file, int(row_hash[:16], 16))
-            keys.append(f"{file}#{row_hash}#{self._occurrences[seen]}")
-            self._occurrences[seen] += 1
-        return keys
+        hashes = [content_hash(json.dumps(row).encode()) for row in zip(contents, *texts, strict=True)]
+        if file != self._file:
+            self._file, self._rows = file, Occurrences()
+        counts = self._rows.count(np.array([int(one[:16], 16) for one in hashes], np.uint64))
+        return [f"{file}#{one}#{count}" for one, count in zip(hashes, counts.tolist(), strict=True)]
+
+
+def _id_hashes(ids: Sequence[str]) -> NDArray[np.bytes_]:
+    return np.array([hashlib.blake2b(key.encode(), digest_size=16).digest() for key in ids], "S16")
 
 
 def _note_odd(problems: Problems, parsed: Parsed, *, chunk: Chunk, column: str, reason: str, wanted: str) -> None:

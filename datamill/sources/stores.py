@@ -1,20 +1,39 @@
 """Where a source's files are: a local disk, or whatever an fsspec URL names."""
 
 import contextlib
+import functools
 import glob
 import gzip
 import hashlib
+import itertools
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
 import fsspec
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from datamill.errors import DataError
-from datamill.sources.listing import StoredFile, glob_base, local_files, remote_files
+from datamill.sources.listing import (
+    LISTING,
+    StoredFile,
+    files_of,
+    glob_base,
+    local_files,
+    local_tables,
+    remote_files,
+    remote_tables,
+    table_of,
+)
+from datamill.sources.retrying import patiently
 
 GZIP_MAGIC = b"\x1f\x8b"
+COMPARED = ("key", "size_bytes", "version")  # columns of a listing that tell whether a file is the same
+
+_NOTHING = LISTING.empty_table().append_column("is_exempt", pa.array([], pa.bool_()))
 
 
 @dataclass(frozen=True)
@@ -30,35 +49,74 @@ class Store:
         """Last part of the path."""
         return self.root.rstrip("/").rpartition("/")[2]
 
+    def tables(self) -> Iterator[pa.Table]:
+        """Every file of a folder, in the order of the keys, some at a time; see ``listing.LISTING`` for the columns.
+
+        Names that start with a dot are left out, and so are folders of such names.
+
+        Raises:
+            DataError: It cannot be listed.
+        """
+        with self._listing():
+            if self.filesystem is None:
+                yield from local_tables(Path(self.root))
+            else:
+                self.filesystem.invalidate_cache()
+                yield from remote_tables(self.filesystem, self.root)
+
     def files(self) -> list[StoredFile]:
-        """Every file, sorted by key; names that start with a dot are left out, and so are folders of such names.
+        """The same as a list, also for a file or a glob: for sources of few files.
 
         Raises:
             DataError: There is nothing at the URL, or it cannot be listed.
         """
-        try:
+        if self.is_folder():
+            return [file for table in self.tables() for file in files_of(table, folder=self.root.rstrip("/"))]
+        with self._listing():
             if self.filesystem is None:
                 found = list(local_files(Path(self.root)))
             else:
                 self.filesystem.invalidate_cache()
                 found = list(remote_files(self.filesystem, self.root))
-        except Exception as error:  # every remote store raises errors of its own
-            raise DataError(f"{self.url} cannot be listed: {error}; check the path and your access to it") from error
-        if not found and not self.is_folder():
+        if not found:
             raise DataError(f"{self.url} does not exist; relative paths start at the workspace, correct ingest.source")
         return sorted(found, key=lambda file: file.key)
 
     def is_folder(self) -> bool:
-        """Whether it is a folder."""
-        return Path(self.root).is_dir() if self.filesystem is None else bool(self.filesystem.isdir(self.root))
+        """Whether it is a folder.
+
+        Raises:
+            DataError: The store cannot be reached.
+        """
+        if self.filesystem is None:
+            return Path(self.root).is_dir()
+        with self._listing():
+            return bool(patiently(functools.partial(self.filesystem.isdir, self.root)))
 
     def open(self, file: StoredFile) -> IO[bytes]:
         """The file's bytes as a stream."""
         return Path(file.path).open("rb") if self.filesystem is None else self.filesystem.open(file.path, "rb")
 
+    def read(self, file: StoredFile) -> bytes | None:
+        """The whole file, or ``None`` if it no longer is what the listing found.
+
+        Raises:
+            FileNotFoundError: It is gone.
+            PermissionError: It may not be read.
+            OSError: The disk failed. A remote store raises errors of its own, after several attempts.
+        """
+        if self.filesystem is None:
+            return _read_local(file)
+        if not file.size_bytes:
+            return b""  # some stores refuse to read nothing
+        try:
+            return patiently(functools.partial(_read_remote, self.filesystem, file))
+        except _ShortError:
+            return None
+
     @contextlib.contextmanager
     def reading(self, file: StoredFile) -> Iterator[IO[bytes]]:
-        """The same for a file without which the source cannot be read.
+        """A stream of a file without which the source cannot be read.
 
         Raises:
             DataError: It is gone, or cannot be read.
@@ -78,10 +136,22 @@ class Store:
         if self.filesystem is not None:
             return True
         try:
-            status = Path(file.path).stat()
+            return _is_listed(Path(file.path).stat(), file)
         except FileNotFoundError:
             return False
-        return (status.st_size, str(status.st_mtime_ns)) == (file.size_bytes, file.version)
+
+    @contextlib.contextmanager
+    def _listing(self) -> Iterator[None]:
+        try:
+            yield
+        except DataError:
+            raise
+        except Exception as error:  # every remote store raises errors of its own
+            raise DataError(f"{self.url} cannot be listed: {error}; check the path and your access to it") from error
+
+
+class _ShortError(Exception):
+    """A store gave fewer or more bytes than it had listed."""
 
 
 def refuse_changes(url: str, *, before: Iterable[StoredFile], after: Iterable[StoredFile]) -> None:
@@ -94,10 +164,31 @@ def refuse_changes(url: str, *, before: Iterable[StoredFile], after: Iterable[St
     found = {file.key: file for file in after}
     differing = sorted(key for key in listed.keys() | found.keys() if listed.get(key) != found.get(key))
     if differing:
-        raise DataError(
-            f"{url}: {len(differing)} of its files came, changed or went while it was read, first {differing[0]}; "
-            "let the writer finish and run ingest again"
-        )
+        raise _changed(url, count=len(differing), first=differing[0])
+
+
+def refuse_other_listing(url: str, *, before: Iterable[pa.Table], after: Iterable[pa.Table]) -> None:
+    """The same for two listings as tables in the order of the keys; memory does not grow with them.
+
+    Args:
+        url: What was listed.
+        before: The first, with a column ``is_exempt``: whether a file's change is accounted for already.
+        after: The second.
+
+    Raises:
+        DataError: A file came, went, or has another size or version.
+    """
+    count, first = 0, ""
+    for listed, found in _in_step(iter(before), iter(after)):
+        if listed.select(COMPARED).equals(found.select(COMPARED)):
+            continue
+        rows, others = ({tuple(row.values()) for row in one.select(COMPARED).to_pylist()} for one in (listed, found))
+        exempt = set(listed["key"].filter(listed["is_exempt"]).to_pylist())
+        differing = {row[0] for row in rows ^ others} - exempt
+        first = first or min(differing, default="")
+        count += len(differing)
+    if count:
+        raise _changed(url, count=count, first=first)
 
 
 def open_store(url: str) -> Store:
@@ -154,6 +245,52 @@ def fingerprint(urls: Sequence[str]) -> str:
     """Hash of the names, sizes and versions of all files below ``urls`` (32 hexadecimal digits)."""
     digest = hashlib.blake2b(digest_size=16)
     for url in urls:
-        for file in open_store(url).files():
+        store = open_store(url)
+        tables = store.tables() if store.is_folder() else [table_of(store.files())]
+        for file in itertools.chain.from_iterable(files_of(table, folder=store.root) for table in tables):
             digest.update(f"{url}\0{file.key}\0{file.size_bytes}\0{file.version}\n".encode())
     return digest.hexdigest()
+
+
+def _read_local(file: StoredFile) -> bytes | None:
+    # Without waiting: what was a file may have become a pipe that nobody writes to.
+    descriptor = os.open(file.path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        payload = os.read(descriptor, file.size_bytes + 1)  # a file that grows must not fill the memory
+        while len(payload) < file.size_bytes and (more := os.read(descriptor, file.size_bytes + 1 - len(payload))):
+            payload += more
+        is_whole = len(payload) == file.size_bytes and _is_listed(os.fstat(descriptor), file)
+        return payload if is_whole else None
+    except (BlockingIOError, IsADirectoryError):
+        return None
+    finally:
+        os.close(descriptor)
+
+
+def _read_remote(filesystem: Any, file: StoredFile) -> bytes:
+    payload = bytes(filesystem.cat_file(file.path, start=0, end=file.size_bytes + 1))
+    if len(payload) != file.size_bytes:
+        raise _ShortError
+    return payload
+
+
+def _is_listed(status: os.stat_result, file: StoredFile) -> bool:
+    return status.st_size == file.size_bytes and str(status.st_mtime_ns) == file.version
+
+
+def _in_step(before: Iterator[pa.Table], after: Iterator[pa.Table]) -> Iterator[tuple[pa.Table, pa.Table]]:
+    """Both listings, a range of keys at a time."""
+    heads = [next(before, _NOTHING), next(after, _NOTHING)]
+    while any(head.num_rows for head in heads):
+        bound = min(head["key"][-1].as_py() for head in heads if head.num_rows)
+        counts = [pc.sum(pc.less_equal(head["key"], bound)).as_py() or 0 for head in heads]
+        yield heads[0].slice(0, counts[0]), heads[1].slice(0, counts[1])
+        heads = [head.slice(count) for head, count in zip(heads, counts, strict=True)]
+        heads = [head if head.num_rows else next(rest, head) for head, rest in zip(heads, (before, after), strict=True)]
+
+
+def _changed(url: str, *, count: int, first: str) -> DataError:
+    return DataError(
+        f"{url}: {count} of its files came, changed or went while it was read, first {first}; "
+        "let the writer finish and run ingest again"
+    )

@@ -4,16 +4,19 @@ A table is read twice: once to learn its classes and the kind of each column, on
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import BaseModel
 
+from datamill import parts
 from datamill.errors import DataError
 from datamill.samples import Dataset, Feature, sort_classes
-from datamill.sources.batches import Batch, Reading
+from datamill.sources.batches import Batch, Known, Reading
 from datamill.sources.chunks import Chunk, read_chunks
 from datamill.sources.columns import BOOLEAN, Kind, as_label, as_number
+from datamill.sources.journal import Journal, Memory
 from datamill.sources.listing import StoredFile
 from datamill.sources.params import TableSource
 from datamill.sources.rows import RowReader
@@ -24,14 +27,20 @@ MAX_CLASSES = 10_000
 ENDINGS = {"csv": (".csv", ".csv.gz", ".tsv", ".tsv.gz"), "parquet": (".parquet", ".pq")}
 
 
-@dataclass
-class _Column:
+class _Column(BaseModel):
     """What the first pass learns of a feature."""
 
     kind: Kind | None = None
     num_values: int = 0
     num_numbers: int = 0
     num_booleans: int = 0
+
+    def add(self, other: "_Column") -> None:
+        """Take in what was learnt of other rows."""
+        self.kind = other.kind
+        self.num_values += other.num_values
+        self.num_numbers += other.num_numbers
+        self.num_booleans += other.num_booleans
 
     def inferred(self) -> Kind:
         """The declared kind; for text, the kind of its values."""
@@ -42,16 +51,32 @@ class _Column:
         return "boolean" if self.num_booleans == self.num_values else "category"
 
 
-@dataclass
-class _Profile:
-    """What the first pass learns of a table."""
+class _Profile(BaseModel):
+    """What the first pass learns of a file, or of several."""
 
-    columns: dict[str, _Column] = field(default_factory=dict)
-    labels: set[str] = field(default_factory=set)
+    names: tuple[str, ...] = ()
+    columns: dict[str, _Column] = {}
+    labels: set[str] = set()
     num_rows: int = 0
 
 
-def read(source: TableSource) -> Reading:
+class _Facts(BaseModel):
+    """What the journal keeps of a file: its profile, and as what kinds its features were read."""
+
+    profile: _Profile
+    kinds: dict[str, Kind]
+
+
+class _File(NamedTuple):
+    """A file and its profile; if it has not changed, what the last ingest made of it, and as what kinds it was read."""
+
+    stored: StoredFile
+    profile: _Profile
+    memory: Memory | None
+    kinds: dict[str, Kind]
+
+
+def read(source: TableSource, *, journal: Journal) -> Reading:
     """The rows of one or several files.
 
     A sample's source key is the value of the ``id`` column, or else ``<file>#<hash of the row>#<occurrence>``, so that
@@ -62,8 +87,8 @@ def read(source: TableSource) -> Reading:
         DataError: There is no such file, files differ in their columns, a column is missing, or no column is a feature.
     """
     store = open_store(source.path)
-    files = _table_files(store, source=source)
-    profile = _profile(store, files, source=source)
+    files = _profiled(store, _table_files(store, source=source), source=source, journal=journal)
+    profile = _united(files, source=source)
     if not profile.num_rows:
         raise DataError(f"{source.path} holds column names and no rows; add rows")
     kinds = {name: column.inferred() for name, column in profile.columns.items()} | dict(source.kinds)
@@ -75,7 +100,9 @@ def read(source: TableSource) -> Reading:
             Feature(name=name, kind="number" if kind == "number" else "category") for name, kind in kinds.items()
         ),
     )
-    batches = _batches(store, files, source=source, rows=RowReader(source=source, dataset=dataset, kinds=kinds))
+    rows = RowReader(source=source, dataset=dataset, kinds=kinds)
+    known = _still_known(files, source=source, kinds=kinds)
+    batches = _batches(store, known, source=source, rows=rows, kinds=kinds, journal=journal)
     return Reading(dataset=dataset, num_items=profile.num_rows, batches=batches)
 
 
@@ -91,21 +118,48 @@ def _table_files(store: Store, *, source: TableSource) -> list[StoredFile]:
     return files
 
 
-def _profile(store: Store, files: Sequence[StoredFile], *, source: TableSource) -> _Profile:
+def _profiled(store: Store, files: Sequence[StoredFile], *, source: TableSource, journal: Journal) -> list[_File]:
+    """The files with their profiles; those that have not changed are not opened."""
+    profiled = []
+    for file, memory in zip(files, journal.recall_each([(one.key, one.stamp) for one in files]), strict=True):
+        if memory is not None and memory.facts is not None:
+            facts = _Facts.model_validate_json(memory.facts)
+            profiled.append(_File(file, facts.profile, memory, facts.kinds))
+        else:
+            profiled.append(_File(file, _profile(store, file, source=source), None, {}))
+    return profiled
+
+
+def _profile(store: Store, file: StoredFile, *, source: TableSource) -> _Profile:
     profile = _Profile()
-    names: list[str] = []
-    for file in files:
-        for chunk in read_chunks(store, file, source=source):
-            if not names:
-                names = list(chunk.columns)
-                profile.columns = {name: _Column() for name in _features(names, source=source, file=file)}
-            elif set(chunk.columns) != set(names):
-                differing = sorted(set(chunk.columns) ^ set(names))
-                raise DataError(
-                    f"{file.key} and {files[0].key} differ in columns {differing}; give all files equal columns"
-                )
-            _learn(profile, chunk, source=source)
+    for chunk in read_chunks(store, file, source=source):
+        if not profile.names:
+            features = _features(list(chunk.columns), source=source, file=file)
+            profile = _Profile(names=tuple(chunk.columns), columns={name: _Column() for name in features})
+        _learn(profile, chunk, source=source)
     return profile
+
+
+def _united(files: Sequence[_File], *, source: TableSource) -> _Profile:
+    """The profile of all files together.
+
+    Raises:
+        DataError: Two differ in their columns, or there are too many classes.
+    """
+    first = files[0]
+    whole = _Profile(names=first.profile.names, columns={name: _Column() for name in first.profile.columns})
+    for file in files:
+        if set(file.profile.names) != set(whole.names):
+            differing = sorted(set(file.profile.names) ^ set(whole.names))
+            raise DataError(
+                f"{file.stored.key} and {first.stored.key} differ in columns {differing}; give all files equal columns"
+            )
+        for name, column in whole.columns.items():
+            column.add(file.profile.columns[name])
+        whole.labels |= file.profile.labels
+        whole.num_rows += file.profile.num_rows
+        _require_few_classes(whole.labels, source=source)
+    return whole
 
 
 def _features(names: Sequence[str], *, source: TableSource, file: StoredFile) -> list[str]:
@@ -137,8 +191,7 @@ def _learn(profile: _Profile, chunk: Chunk, *, source: TableSource) -> None:
     profile.num_rows += len(chunk.places) + len(chunk.rejects)
     labels = as_label(chunk.columns[source.target], kind=source.target_kind).values
     profile.labels.update(pc.unique(labels.drop_null()).to_pylist())
-    if len(profile.labels) > MAX_CLASSES:
-        raise DataError(f"target {source.target!r} has more than {MAX_CLASSES} values; name the column of the class")
+    _require_few_classes(profile.labels, source=source)
     for name, column in profile.columns.items():
         values = chunk.columns[name]
         if source.format == "parquet":
@@ -158,11 +211,64 @@ def _declared(kind: pa.DataType, *, name: str) -> Kind:
     return "number" if is_number else "category"
 
 
-def _batches(store: Store, files: Sequence[StoredFile], *, source: TableSource, rows: RowReader) -> Iterator[Batch]:
-    refuse_changes(source.path, before=files, after=_table_files(store, source=source))
+def _require_few_classes(labels: set[str], *, source: TableSource) -> None:
+    if len(labels) > MAX_CLASSES:
+        raise DataError(f"target {source.target!r} has more than {MAX_CLASSES} values; name the column of the class")
+
+
+def _still_known(files: Sequence[_File], *, source: TableSource, kinds: dict[str, Kind]) -> list[_File]:
+    """The files, without what is remembered of those whose rows would not come out the same."""
+    known = []
+    next_row = 0
     for file in files:
-        if not store.is_unchanged(file):
+        fits = file.memory is not None and file.kinds == kinds
+        if source.id is not None and file.memory is not None:
+            # An id refuses later rows that have it too: nothing is certain after the first file that changed.
+            fits = fits and file.memory.samples.start == next_row
+        next_row = file.memory.samples.stop if fits and file.memory is not None else -1
+        known.append(file if fits else file._replace(memory=None))
+    return known
+
+
+def _batches(
+    store: Store,
+    files: Sequence[_File],
+    *,
+    source: TableSource,
+    rows: RowReader,
+    kinds: dict[str, Kind],
+    journal: Journal,
+) -> Iterator[Batch | Known]:
+    listed = [file.stored for file in files]
+    refuse_changes(source.path, before=listed, after=_table_files(store, source=source))
+    if source.id is not None:
+        for ids in _known_ids(files, journal=journal):
+            rows.remember(ids)
+    for file, profile, memory, _ in files:
+        num_samples = num_rejects = 0
+        if memory is not None:
+            num_samples, num_rejects = len(memory.samples), len(memory.rejects)
+            yield Known(memory.samples, memory.rejects)
+        elif store.is_unchanged(file):
+            for chunk in read_chunks(store, file, source=source):
+                batch = rows.batch(chunk, file=file.key)
+                num_samples, num_rejects = num_samples + batch.table.num_rows, num_rejects + len(batch.rejects)
+                yield batch
+        else:
             break  # it may have lost a column; the comparison below names it
-        for chunk in read_chunks(store, file, source=source):
-            yield rows.batch(chunk, file=file.key)
-    refuse_changes(source.path, before=files, after=_table_files(store, source=source))
+        facts = _Facts(profile=profile, kinds=kinds)
+        journal.record_each([(file.key, file.stamp, num_samples, num_rejects, facts.model_dump_json())])
+    refuse_changes(source.path, before=listed, after=_table_files(store, source=source))
+
+
+def _known_ids(files: Sequence[_File], *, journal: Journal) -> Iterator[pa.ChunkedArray]:
+    """Ids in the files that are still known, all of which come first."""
+    left = max((file.memory.samples.stop for file in files if file.memory is not None), default=0)
+    if journal.samples is None:
+        return
+    for table in parts.iter_tables(journal.samples, columns=["source"]):
+        if not left:
+            return
+        ids = table["source"].slice(0, left)
+        left -= len(ids)
+        yield ids

@@ -1,12 +1,10 @@
-"""Everything a killed run needs to go on as if nothing had happened: one safetensors file, replaced in one rename.
-
-Random numbers need no place in it: every epoch seeds its own from (seed, epoch).
-"""
+"""Everything a killed run needs to go on as if nothing had happened: one safetensors file, replaced in one rename."""
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -19,13 +17,32 @@ from datamill.training.history import EpochResult
 from datamill.training.times import Times
 
 FILE = "checkpoint.safetensors"
-VERSION = 1
+VERSION = 2
 Tensors = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
+class Progress:
+    """How far an epoch has come.
+
+    Attributes:
+        loader: State of the loader of training batches.
+        num_steps: Optimizer steps done.
+        totals: Summed loss, hits and gradient norms of these steps.
+        times: Durations so far.
+        random: States of the random generators, by device.
+    """
+
+    loader: Mapping[str, Any] = field(default_factory=dict)
+    num_steps: int = 0
+    totals: tuple[float, ...] = (0.0, 0.0, 0.0)
+    times: Times = field(default_factory=Times)
+    random: Tensors = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Checkpoint:
-    """A run after an epoch.
+    """A run after an epoch, or on its way through the next one.
 
     Attributes:
         network: State of the network.
@@ -33,6 +50,7 @@ class Checkpoint:
         optimizer: State of the optimizer, ``<parameter's number>.<name>``.
         history: Every epoch so far.
         times: Durations of every epoch so far.
+        progress: How far the epoch after these has come; ``None`` between epochs.
     """
 
     network: Tensors
@@ -40,16 +58,21 @@ class Checkpoint:
     optimizer: Tensors
     history: list[EpochResult]
     times: list[Times]
+    progress: Progress | None = None
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     """Replace the folder's checkpoint; a kill at any moment leaves the old one or the new one, whole."""
-    state = {
+    progress = checkpoint.progress
+    state: dict[str, Any] = {
         "version": VERSION,
         "history": [asdict(result) for result in checkpoint.history],
         "times": [asdict(times) for times in checkpoint.times],
     }
     groups = {"network": checkpoint.network, "best": checkpoint.best, "optimizer": checkpoint.optimizer}
+    if progress is not None:
+        state["progress"] = {name: value for name, value in asdict(progress).items() if name != "random"}
+        groups["random"] = progress.random
     tensors = {f"{group}.{name}": value for group, members in groups.items() for name, value in members.items()}
     save_tensors(folder / FILE, tensors, metadata={"state": json.dumps(state)})
 
@@ -77,6 +100,7 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
         optimizer=_group(tensors, "optimizer"),
         history=[EpochResult(**result) for result in state["history"]],
         times=[Times(**times) for times in state["times"]],
+        progress=_read_progress(state.get("progress"), random=_group(tensors, "random")),
     )
 
 
@@ -113,6 +137,32 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Te
         laid_out = torch.empty_like(like).copy_(value) if value.shape == like.shape else value
         states.setdefault(int(number), {})[name] = laid_out.detach()
     optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def random_tensors() -> Tensors:
+    """States of torch's random generators, by device."""
+    devices = range(torch.cuda.device_count())
+    return {"cpu": torch.get_rng_state(), **{f"cuda{one}": torch.cuda.get_rng_state(one) for one in devices}}
+
+
+def restore_random(tensors: Mapping[str, Tensor]) -> None:
+    """Put torch's random generators where ``random_tensors`` found them."""
+    torch.set_rng_state(tensors["cpu"])
+    for number in range(torch.cuda.device_count()):
+        if f"cuda{number}" in tensors:
+            torch.cuda.set_rng_state(tensors[f"cuda{number}"], number)
+
+
+def _read_progress(state: dict[str, Any] | None, *, random: Tensors) -> Progress | None:
+    if state is None:
+        return None
+    return Progress(
+        loader=state["loader"],
+        num_steps=state["num_steps"],
+        totals=tuple(state["totals"]),
+        times=Times(**state["times"]),
+        random=random,
+    )
 
 
 def _group(tensors: Tensors, group: str) -> Tensors:

@@ -6,9 +6,10 @@ import contextlib
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,19 +17,22 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from datamill.augmentation.policy import Augmenter
+from datamill.augmentation.policy import Augmenter, DeviceAugmenter
 from datamill.errors import StageError
-from datamill.networks import to_input
+from datamill.networks import as_input, to_input
+from datamill.shards.assembling import Batch
+from datamill.shards.loader import ShardLoader
 from datamill.shards.native import Shard
 from datamill.training import checkpoint as checkpoints
-from datamill.training.batches import epoch_order, num_batches, split_batches
-from datamill.training.checkpoint import Checkpoint
+from datamill.training.checkpoint import Checkpoint, Progress
 from datamill.training.history import EpochResult, best_epoch, should_stop
 from datamill.training.recipe import Recipe
 from datamill.training.schedule import learning_rate
 from datamill.training.times import Times
 
 DROPOUT_STREAM = 0xD20  # keeps an epoch's dropout apart from its order, which comes from the same seed
+CHECKPOINT_EVERY_S = 60.0  # of work that a kill may cost; changes no result
+FIELDS = ("x", "label", "weight", "sample_id")
 
 
 class Trainer:
@@ -73,6 +77,17 @@ class Trainer:
             self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._optimizer = make_optimizer(network, recipe=recipe)
         self._state = self._resume()
+        self._loader = ShardLoader(
+            train,
+            fields=FIELDS,
+            batch_size=min(recipe.batch_size, train.num_rows),
+            seed=recipe.seed,
+            epoch=len(self._state.history),
+            draw=train.draw[:],
+            even=True,
+            transform=None if augmenter.is_identity or isinstance(augmenter, DeviceAugmenter) else self._augmented,
+            device=device,
+        )
 
     @property
     def state(self) -> Checkpoint:
@@ -116,33 +131,39 @@ class Trainer:
         result = replace(result, validation_loss=loss, validation_accuracy=accuracy)
         history = [*self._state.history, result]
         network = checkpoints.snapshot(self._network)
+        seconds = times.seconds + time.perf_counter() - start
         return Checkpoint(
             network=network,
             best=network if best_epoch(history) == epoch else self._state.best,
             optimizer=checkpoints.optimizer_tensors(self._optimizer),
             history=history,
-            times=[*self._state.times, replace(times, seconds=time.perf_counter() - start)],
+            times=[*self._state.times, replace(times, seconds=seconds)],
         )
 
     def _fit_epoch(self, epoch: int) -> tuple[EpochResult, Times]:
-        recipe, num_rows = self._recipe, self._train.num_rows
-        torch.manual_seed(int(np.random.SeedSequence([recipe.seed, epoch, DROPOUT_STREAM]).generate_state(1)[0]))
-        order = epoch_order(self._train.draw, seed=recipe.seed, epoch=epoch)
-        steps_per_epoch = num_batches(num_rows, batch_size=recipe.batch_size)
-        totals = torch.zeros(3, dtype=torch.float64)  # loss and hits over rows, gradient norm over steps
-        loading_s, step_s = 0.0, []
+        recipe, num_rows, num_steps = self._recipe, self._train.num_rows, len(self._loader)
+        progress = self._begin(epoch)
+        totals = torch.tensor(progress.totals, dtype=torch.float64)  # loss and hits over rows, gradient norm over steps
+        loading_s, step_s, earlier = 0.0, [], progress.times
         rate = 0.0
         self._network.train()
-        for number, rows in enumerate(split_batches(order, batch_size=recipe.batch_size)):
+        saved = began = time.perf_counter()
+        batches = iter(self._loader)
+        for number in range(progress.num_steps, num_steps):
             start = time.perf_counter()
-            step = (epoch - 1) * steps_per_epoch + number
+            step = (epoch - 1) * num_steps + number
             rate = learning_rate(
-                step, num_steps=recipe.epochs * steps_per_epoch, peak=recipe.peak_lr, warmup_share=recipe.warmup_share
+                step, num_steps=recipe.epochs * num_steps, peak=recipe.peak_lr, warmup_share=recipe.warmup_share
             )
-            x, label, weight = self._load(rows, epoch=epoch)
+            x, label, weight = self._load(next(batches), epoch=epoch)
             loading_s += time.perf_counter() - start
             totals += self._step(x, label=label, weight=weight, rate=rate, where=f"epoch {epoch}, step {step}")
-            step_s.append(time.perf_counter() - start)
+            now = time.perf_counter()
+            step_s.append(now - start)
+            if now - saved >= CHECKPOINT_EVERY_S and number + 1 < num_steps:
+                times = _times(earlier, seconds=now - began, steps=step_s, loading_s=loading_s, num_rows=num_rows)
+                self._save_progress(number + 1, totals=totals, times=times)
+                saved = time.perf_counter()
         loss, hits, norm = totals.tolist()
         result = EpochResult(
             epoch=epoch,
@@ -151,16 +172,48 @@ class Trainer:
             train_accuracy=hits / num_rows,
             validation_accuracy=None,
             learning_rate=rate,
-            gradient_norm=norm / steps_per_epoch,
+            gradient_norm=norm / num_steps,
         )
-        return result, Times(0.0, sum(step_s), loading_s, num_rows, 1000 * float(np.median(step_s)))
+        return result, _times(earlier, seconds=0.0, steps=step_s, loading_s=loading_s, num_rows=num_rows)
 
-    def _load(self, rows: NDArray[np.int64], *, epoch: int) -> tuple[Tensor, Tensor, Tensor]:
-        shard = self._train
-        x = self._augmenter.apply(shard.x[rows], sample_ids=shard.sample_id[rows], epoch=epoch - 1)
-        label = torch.from_numpy(shard.label[rows].astype(np.int64)).to(self._device)
-        weight = torch.from_numpy(shard.weight[rows].astype(np.float32)).to(self._device)
-        return to_input(x, device=self._device), label, weight * self._weight_scale
+    def _begin(self, epoch: int) -> Progress:
+        """Where the epoch goes on: at its first step, or after the last one that a killed run saved."""
+        progress, self._state = self._state.progress, replace(self._state, progress=None)
+        if progress is None:
+            torch.manual_seed(
+                int(np.random.SeedSequence([self._recipe.seed, epoch, DROPOUT_STREAM]).generate_state(1)[0])
+            )
+            return Progress()
+        checkpoints.restore_random(progress.random)
+        self._loader.load_state_dict(progress.loader)
+        return progress
+
+    def _save_progress(self, num_steps: int, *, totals: Tensor, times: Times) -> None:
+        progress = Progress(
+            loader=self._loader.state_dict(),
+            num_steps=num_steps,
+            totals=tuple(totals.tolist()),
+            times=times,
+            random=checkpoints.random_tensors(),
+        )
+        state = replace(
+            self._state,
+            network=checkpoints.snapshot(self._network),
+            optimizer=checkpoints.optimizer_tensors(self._optimizer),
+            progress=progress,
+        )
+        checkpoints.save_checkpoint(self._scratch, state)
+
+    def _load(self, batch: Batch, *, epoch: int) -> tuple[Tensor, Tensor, Tensor]:
+        x = batch["x"]
+        if isinstance(self._augmenter, DeviceAugmenter) and not self._augmenter.is_identity:
+            x = self._augmenter.augment(x, sample_ids=batch["sample_id"].cpu().numpy(), epoch=epoch - 1)
+        return as_input(x), batch["label"].to(torch.int64), batch["weight"] * self._weight_scale
+
+    def _augmented(
+        self, arrays: dict[str, NDArray[Any]], *, sample_ids: NDArray[np.uint8], epoch: int
+    ) -> dict[str, NDArray[Any]]:
+        return arrays | {"x": self._augmenter.apply(arrays["x"], sample_ids=sample_ids, epoch=epoch)}
 
     def _step(self, x: Tensor, *, label: Tensor, weight: Tensor, rate: float, where: str) -> Tensor:
         """One optimizer step; the batch's summed loss and hits, and the gradient's norm."""
@@ -227,6 +280,17 @@ def make_optimizer(network: nn.Module, *, recipe: Recipe) -> torch.optim.Optimiz
         {"params": [one for one in parameters if one.ndim <= 1], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=recipe.peak_lr)
+
+
+def _times(earlier: Times, *, seconds: float, steps: Sequence[float], loading_s: float, num_rows: int) -> Times:
+    """Durations of an epoch so far, those before a kill included."""
+    return Times(
+        seconds=earlier.seconds + seconds,
+        training_s=earlier.training_s + sum(steps),
+        loading_s=earlier.loading_s + loading_s,
+        num_rows=num_rows,
+        step_ms=1000 * float(np.median(steps)) if steps else earlier.step_ms,
+    )
 
 
 def _mixed_precision(device: torch.device) -> torch.autocast:

@@ -17,11 +17,11 @@ class Times:
         step_ms: Median of an optimizer step, loading included (milliseconds).
     """
 
-    seconds: float
-    training_s: float
-    loading_s: float
-    num_rows: int
-    step_ms: float
+    seconds: float = 0.0
+    training_s: float = 0.0
+    loading_s: float = 0.0
+    num_rows: int = 0
+    step_ms: float = 0.0
 
 
 def summarise(times: Sequence[Times]) -> dict[str, float]:

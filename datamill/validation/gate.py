@@ -1,8 +1,15 @@
 """From findings to one verdict per sample, and to the decision whether the run may go on."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from datamill import parts
 from datamill.errors import StageError
 from datamill.fates import Fates
 from datamill.validation.checking import Finding
@@ -25,36 +32,47 @@ def judge(findings: Iterable[Finding], *, num_samples: int) -> Fates:
         if rule.severity == "info":
             continue
         fates.decide(
-            finding.rows.tolist(),
+            finding.rows,
             fate="quarantined" if rule.severity == "critical" else "kept",
             reason=rule.name,
-            details=[f"{', '.join(rule.columns)} = {value}, expected {rule.claim}" for value in finding.values],
+            details=partial(_details, finding),
         )
     return fates
 
 
 def share_bad(fates: Fates, *, rejects: Sequence[Reject]) -> float:
     """Quarantined samples and rejected items as a share of all items of the source."""
-    num_items = len(fates.fates) + len(rejects)
+    num_items = len(fates) + len(rejects)
     return _num_bad(fates, rejects) / num_items if num_items else 0.0
 
 
-def require_samples(sources: Sequence[str], *, rejects: Sequence[Reject]) -> None:
+def require_samples(num_samples: int, *, rejects: Sequence[Reject]) -> None:
     """Refuse a source of which nothing became a sample.
 
     Raises:
         StageError: There is no sample; the message says what ingest rejected.
     """
-    if not sources:
+    if not num_samples:
         lines = "".join(f"\n  {line}" for line in _reject_lines(rejects)[:NUM_LINES])
         raise StageError(f"the source gave no sample, and {len(rejects):,} items that were rejected{lines}")
+
+
+def read_sources(samples: Path, rows: NDArray[np.int64]) -> list[str]:
+    """Source keys of a few samples, by row."""
+    found: list[str] = []
+    start = 0
+    for table in parts.iter_tables(samples, columns=["source"]):
+        here = rows[(rows >= start) & (rows < start + table.num_rows)] - start
+        found += table["source"].take(pa.array(here)).to_pylist()
+        start += table.num_rows
+    return found
 
 
 def check_gate(
     findings: Sequence[Finding],
     *,
     fates: Fates,
-    sources: Sequence[str],
+    sources: Callable[[NDArray[np.int64]], list[str]],
     rejects: Sequence[Reject],
     max_bad_share: float,
 ) -> None:
@@ -63,7 +81,7 @@ def check_gate(
     Args:
         findings: What became of every rule.
         fates: Verdict of each sample.
-        sources: Source key of each sample, in the same order.
+        sources: Source keys of some samples, by row.
         rejects: Source and reason of each item that could not become a sample.
         max_bad_share: Share of quarantined samples and rejects among all items that is still accepted.
 
@@ -71,7 +89,7 @@ def check_gate(
         StageError: The share is higher, or a critical rule about the whole data set failed.
     """
     whole = [one for one in findings if not one.success and not len(one.rows) and one.rule.severity == "critical"]
-    bad, num_items = _num_bad(fates, rejects), len(sources) + len(rejects)
+    bad, num_items = _num_bad(fates, rejects), len(fates) + len(rejects)
     complaints = []
     if whole:
         complaints.append(f"{len(whole)} critical rule(s) about the whole data set failed")
@@ -92,7 +110,14 @@ def check_gate(
 
 
 def _num_bad(fates: Fates, rejects: Sequence[Reject]) -> int:
-    return fates.fates.count("quarantined") + len(rejects)
+    return fates.count("quarantined") + len(rejects)
+
+
+def _details(finding: Finding, rows: NDArray[np.int64]) -> list[str]:
+    """What some of the rows hold that break a rule, and what it expects."""
+    rule = finding.rule
+    values = [finding.values[place] for place in np.searchsorted(finding.rows, rows)]
+    return [f"{', '.join(rule.columns)} = {value}, expected {rule.claim}" for value in values]
 
 
 def _whole_lines(whole: Sequence[Finding]) -> list[str]:
@@ -103,11 +128,11 @@ def _whole_lines(whole: Sequence[Finding]) -> list[str]:
     ]
 
 
-def _row_lines(findings: Sequence[Finding], *, sources: Sequence[str]) -> list[str]:
+def _row_lines(findings: Sequence[Finding], *, sources: Callable[[NDArray[np.int64]], list[str]]) -> list[str]:
     failed = [one for one in findings if len(one.rows) and one.rule.severity == "critical"]
     return [
         f"{len(one.rows):,} sample(s), rule {one.rule.name} ({', '.join(one.rule.columns)}, "
-        f"expected {one.rule.claim}): {_some([sources[row] for row in one.rows])}"
+        f"expected {one.rule.claim}): {_some(sources(one.rows[:NUM_SOURCES]), total=len(one.rows))}"
         for one in sorted(failed, key=lambda one: -len(one.rows))
     ]
 
@@ -117,11 +142,11 @@ def _reject_lines(rejects: Sequence[Reject]) -> list[str]:
     for source, reason in rejects:
         by_reason[reason].append(source)
     return [
-        f"{len(named):,} item(s) rejected by ingest, reason {reason}: {_some(named)}"
+        f"{len(named):,} item(s) rejected by ingest, reason {reason}: {_some(named[:NUM_SOURCES], total=len(named))}"
         for reason, named in sorted(by_reason.items(), key=lambda pair: (-len(pair[1]), pair[0]))
     ]
 
 
-def _some(named: Sequence[str]) -> str:
-    rest = len(named) - NUM_SOURCES
-    return ", ".join(named[:NUM_SOURCES]) + (f" and {rest:,} more" if rest > 0 else "")
+def _some(named: Sequence[str], *, total: int) -> str:
+    rest = total - len(named)
+    return ", ".join(named) + (f" and {rest:,} more" if rest else "")

@@ -1,13 +1,13 @@
 """Reads the light properties of all samples, and derives from them the schema and the rules it implies."""
 
-from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from datamill.modalities import modality_of
+from datamill import parts
 from datamill.samples import FEATURE_PREFIX, Dataset
 from datamill.validation.rules import CLASS_SIZE, LABEL, ImageLimits, Limits, Rule, Severity
 
@@ -22,19 +22,40 @@ NUM_DISTINCT = "expect_column_unique_value_count_to_be_between"
 DISTINCT_SHARE = "expect_column_proportion_of_unique_values_to_be_between"
 
 
-def read_properties(tables: Iterable[pa.Table], *, dataset: Dataset) -> pd.DataFrame:
-    """One row per sample: the modality's properties, ``label``, and ``class_size`` (samples with that label).
+def read_properties(samples: Path, *, features: Path) -> pd.DataFrame:
+    """The properties of all samples, as ``frame_of`` arranges them.
+
+    Args:
+        samples: The parts; a table's columns are its properties.
+        features: What extract found; it holds the properties of images.
+    """
+    dataset = parts.read_manifest(samples).dataset
+    labels = parts.read_table(samples, columns=["label"])["label"]
+    if dataset.modality == "image":
+        names = [*IMAGE_SHAPE, *IMAGE_CONTENT]
+        table = pa.concat_tables(parts.iter_tables(features, columns=names))
+        wide = pa.schema(
+            [(name, pa.int64() if pa.types.is_integer(table[name].type) else pa.float64()) for name in names]
+        )
+        return frame_of(table.cast(wide), labels=labels)
+    columns = [feature.column for feature in dataset.features]
+    table = parts.read_table(samples, columns=columns)
+    return frame_of(table.rename_columns([feature.name for feature in dataset.features]), labels=labels)
+
+
+def frame_of(properties: pa.Table, *, labels: pa.ChunkedArray) -> pd.DataFrame:
+    """One row per sample: its properties, ``label``, and ``class_size`` (samples with that label).
 
     A feature that is itself called ``label`` or ``class_size`` appears as ``feature:label`` or ``feature:class_size``.
     """
-    modality = modality_of(dataset)
-    pieces = []
-    for table in tables:
-        piece = modality.properties(table, dataset=dataset).to_pandas()
-        piece = piece.rename(columns={name: FEATURE_PREFIX + name for name in (LABEL, CLASS_SIZE)})
-        pieces.append(piece.assign(**{LABEL: table["label"].to_pandas()}))
-    frame: pd.DataFrame = pd.concat(pieces, ignore_index=True)
-    frame[CLASS_SIZE] = frame.groupby(LABEL)[LABEL].transform("size")
+    ours = {name: FEATURE_PREFIX + name for name in (LABEL, CLASS_SIZE)}
+    frame: pd.DataFrame = properties.rename_columns(
+        [ours.get(name, name) for name in properties.column_names]
+    ).to_pandas(split_blocks=True, self_destruct=True)
+    encoded = labels.dictionary_encode().combine_chunks()
+    codes = encoded.indices.to_numpy()
+    frame[LABEL] = np.asarray(encoded.dictionary.to_pylist(), object)[codes]  # one text per class, not per sample
+    frame[CLASS_SIZE] = np.bincount(codes)[codes]
     return frame
 
 

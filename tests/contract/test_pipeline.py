@@ -34,17 +34,18 @@ def models_of(model):
     return [model, *(found for inner in nested for found in models_of(inner))]
 
 
-def test_the_fourteen_stages_come_in_the_order_of_the_graph():
+def test_the_stages_come_in_the_order_of_the_graph():
     assert [stage.name for stage in PIPELINE] == [
-        "ingest", "validate", "clean", "split", "audit", "preprocess", "augment", "synthesize", "balance", "shard",
-        "train", "diagnose", "evaluate", "export",
+        "ingest", "extract", "validate", "clean", "split", "audit", "preprocess", "augment", "synthesize", "balance",
+        "shard", "train", "diagnose", "evaluate", "export",
     ]  # fmt: skip
 
 
 def test_every_artifact_has_exactly_one_earlier_producer():
     needs = topological(PIPELINE)  # raises otherwise
     assert needs["ingest"] == ()
-    assert needs["validate"] == ("ingest",)
+    assert needs["extract"] == ("ingest",)
+    assert needs["validate"] == ("ingest", "extract")
 
 
 def test_every_artifact_of_the_catalog_is_written_by_a_stage():

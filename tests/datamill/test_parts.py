@@ -1,5 +1,6 @@
 import json
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -13,6 +14,11 @@ def folder(tmp_path):
     return write_parts(tmp_path / "samples", *image_table())
 
 
+def only_part(folder):
+    (part,) = parts.read_manifest(folder).parts
+    return folder / part.name
+
+
 def test_what_is_written_is_read_back_in_order(folder):
     _, table = image_table()
     assert parts.read_table(folder).equals(
@@ -20,17 +26,70 @@ def test_what_is_written_is_read_back_in_order(folder):
     )
 
 
-def test_a_part_holds_at_most_its_rows(tmp_path, monkeypatch):
-    monkeypatch.setattr(parts, "MAX_ROWS", 20)
-    monkeypatch.setattr(parts, "READ_ROWS", 10)
-    folder = write_parts(tmp_path / "samples", *image_table(num_samples=64))
-    assert [part.num_rows for part in parts.read_manifest(folder).parts] == [20, 20, 20, 4]
-    assert parts.read_table(folder, columns=["source"])["source"][63].as_py() == "item-0063"
+@pytest.fixture
+def small_parts(monkeypatch):
+    """Parts of 5 to 40 samples of 100 bytes."""
+    monkeypatch.setattr(parts, "LEAST_ROW_BYTES", 1_000)
+    monkeypatch.setattr(parts, "TARGET_BYTES", 20_000)
+    monkeypatch.setattr(parts, "MIN_BYTES", 5_000)
+    monkeypatch.setattr(parts, "MAX_BYTES", 40_000)
+
+
+def keys(folder):
+    return [part.key for part in parts.read_manifest(folder).parts]
+
+
+def test_a_part_ends_within_its_bounds_and_the_order_is_kept(tmp_path, small_parts):
+    folder = write_parts(tmp_path / "samples", *image_table(num_samples=400))
+    sizes = [part.num_rows for part in parts.read_manifest(folder).parts]
+    assert sum(sizes) == 400
+    assert all(5 <= size <= 40 for size in sizes[:-1])
+    assert parts.read_table(folder, columns=["source"])["source"].to_pylist() == [f"item-{i:04d}" for i in range(400)]
+
+
+@pytest.mark.parametrize("batch", [1, 7, 400])
+def test_parts_do_not_depend_on_how_they_were_written(tmp_path, small_parts, batch):
+    dataset, table = image_table(num_samples=400)
+    whole = write_parts(tmp_path / "whole", dataset, table)
+    with parts.PartsWriter(tmp_path / "pieces", dataset=dataset) as writer:
+        for start in range(0, 400, batch):
+            writer.write(table.slice(start, batch))
+    assert (whole / "manifest.json").read_bytes() == (tmp_path / "pieces" / "manifest.json").read_bytes()
+
+
+@pytest.mark.parametrize("place", [0, 137, 399])
+def test_a_removed_sample_changes_its_own_part_and_leaves_the_others(tmp_path, small_parts, place):
+    dataset, table = image_table(num_samples=400)
+    before = keys(write_parts(tmp_path / "before", dataset, table))
+    rest = pa.concat_tables([table.slice(0, place), table.slice(place + 1)])
+    after = keys(write_parts(tmp_path / "after", dataset, rest))
+    assert len(before) > 12
+    assert len(set(before) - set(after)) <= 3
+
+
+def test_appended_samples_leave_all_parts_but_the_last(tmp_path, small_parts):
+    dataset, table = image_table(num_samples=400)
+    before = keys(write_parts(tmp_path / "before", dataset, table.slice(0, 390)))
+    assert keys(write_parts(tmp_path / "after", dataset, table))[: len(before) - 1] == before[:-1]
+
+
+def test_parts_that_come_out_the_same_are_linked_unless_they_were_damaged(tmp_path, small_parts):
+    dataset, table = image_table(num_samples=400)
+    before = write_parts(tmp_path / "before", dataset, table)
+    first, second = parts.read_manifest(before).parts[:2]
+    damaged = bytearray((before / first.name).read_bytes())
+    damaged[50] ^= 1
+    (before / first.name).write_bytes(damaged)
+    with parts.PartsWriter(tmp_path / "after", dataset=dataset, previous=before) as writer:
+        writer.write(table)
+    assert parts.verify(tmp_path / "after").num_rows == 400
+    assert (tmp_path / "after" / second.name).samefile(before / second.name)
+    assert not (tmp_path / "after" / first.name).samefile(before / first.name)
 
 
 def test_equal_samples_give_equal_bytes(tmp_path):
     folders = [write_parts(tmp_path / name, *tabular_table()) for name in "ab"]
-    assert len({(folder / "part-00000.parquet").read_bytes() for folder in folders}) == 1
+    assert len({only_part(folder).read_bytes() for folder in folders}) == 1
 
 
 def test_a_folder_without_manifest_is_not_finished(folder):
@@ -40,14 +99,14 @@ def test_a_folder_without_manifest_is_not_finished(folder):
 
 
 def test_a_truncated_part_is_named_with_both_sizes(folder):
-    part = folder / "part-00000.parquet"
+    part = only_part(folder)
     part.write_bytes(part.read_bytes()[:-1])
-    with pytest.raises(DataError, match=r"part-00000.parquet has \d+ bytes, the manifest says \d+"):
+    with pytest.raises(DataError, match=r"parquet has \d+ bytes, the manifest says \d+"):
         parts.read_table(folder)
 
 
 def test_one_flipped_bit_is_found_by_verify(folder):
-    part = folder / "part-00000.parquet"
+    part = only_part(folder)
     content = bytearray(part.read_bytes())
     content[100] ^= 1
     part.write_bytes(content)
@@ -96,3 +155,12 @@ def test_repaired_rows_take_the_place_of_the_originals_and_unwanted_rows_stay_ou
     read = reading.read_samples([folder], wanted=wanted, repairs=repairs, columns=["sample_id", "feature:height"])
     expected = table["feature:height"].to_pylist()
     assert read["feature:height"].to_pylist() == [expected[4], 99.0, expected[6]]
+
+
+@pytest.mark.parametrize("rows", [[0], [63, 0, 17, 17], [], list(range(64))])
+def test_some_rows_are_read_from_their_row_groups_alone(tmp_path, monkeypatch, rows):
+    monkeypatch.setattr(parts, "READ_ROWS", 10)
+    _, table = image_table()
+    folder = write_parts(tmp_path / "samples", *image_table())
+    read = parts.read_rows(str(only_part(folder)), np.array(rows, np.int64), columns=["source"])
+    assert read["source"].to_pylist() == table["source"].take(pa.array(rows, pa.int64())).to_pylist()

@@ -1,4 +1,6 @@
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pyarrow as pa
@@ -7,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from datamill import features
 from datamill.errors import DataError
 from datamill.modalities import image as images
 from datamill.preprocessing import (
@@ -18,7 +21,8 @@ from datamill.preprocessing import (
     load_preprocessor,
     save_preprocessor,
 )
-from datamill.samples import Dataset, Feature
+from datamill.preprocessing.moments import ExactSums, Moments
+from datamill.samples import Dataset, Feature, content_hash
 from tests.builders import image_table, tabular_table
 
 FEATURES = (
@@ -27,6 +31,8 @@ FEATURES = (
     Feature(name="hue", kind="category"),
 )
 DATASET = Dataset(name="rows", modality="tabular", classes=("a", "b"), features=FEATURES)
+IMAGES = Dataset(name="pictures", modality="image", classes=("a", "b"))
+BATCH_ROWS = 3  # read at a time
 TABLE_PARAMS = {
     "dataset": DATASET,
     "numeric": "standardise",
@@ -42,6 +48,7 @@ TABLE_PARAMS = {
 def rows(*, size: list[float | None], age: list[float | None], hue: list[str | None]) -> pa.Table:
     return pa.table(
         {
+            "sample_id": pa.array([content_hash(str(row).encode()) for row in range(len(size))], pa.string()),
             "feature:size": pa.array(size, pa.float64()),
             "feature:age": pa.array(age, pa.float64()),
             "feature:hue": pa.array(hue, pa.string()),
@@ -53,7 +60,11 @@ TRAIN = rows(size=[0.0, 2.0, 4.0, 6.0], age=[10.0, 10.0, 10.0, 10.0], hue=["red"
 
 
 def fit(table: pa.Table = TRAIN, **changes: object) -> TabularPreprocessor:
-    return fitting.fit_tabular(table, **{**TABLE_PARAMS, **changes})  # type: ignore[arg-type]
+    def read(columns: Sequence[str]) -> Iterator[pa.Table]:
+        for start in range(0, table.num_rows, BATCH_ROWS):
+            yield table.slice(start, BATCH_ROWS).select(["sample_id", *columns])
+
+    return fitting.fit_tabular(read, **{**TABLE_PARAMS, **changes})  # type: ignore[arg-type]
 
 
 def pictures(*pixels: NDArray[np.uint8]) -> pa.Table:
@@ -62,7 +73,7 @@ def pictures(*pixels: NDArray[np.uint8]) -> pa.Table:
 
 def fit_pictures(*tables: pa.Table, **changes: object) -> ImagePreprocessor:
     params = {"height": None, "width": None, "channels": "auto", "normalise": "standardise", **changes}
-    return fitting.fit_images(lambda: iter(tables), **params)  # type: ignore[arg-type]
+    return fitting.fit_images((features.look(table, dataset=IMAGES) for table in tables), **params)  # type: ignore[arg-type]
 
 
 def grey(value: int, *, height: int = 2, width: int = 2) -> NDArray[np.uint8]:
@@ -132,6 +143,27 @@ def test_knn_uses_the_column_mean_where_no_reference_row_has_the_value() -> None
     assert fitted.restore(fitted.matrix(hole))["feature:size"].to_pylist() == pytest.approx([7.0])
 
 
+@pytest.mark.parametrize("impute", ["median", "mode"])
+def test_more_rows_than_are_held_are_stood_for_by_some(monkeypatch: pytest.MonkeyPatch, impute: str) -> None:
+    table = rows(
+        size=[float(row % 10 > 2) for row in range(400)], age=[float(row) for row in range(400)], hue=[None] * 400
+    )
+    exact = fit(table, impute=impute)
+    monkeypatch.setattr(fitting, "EXACT_ROWS", 300)
+    monkeypatch.setattr(fitting, "SAMPLED_ROWS", 100)
+    some = fit(table, impute=impute)
+    assert some.numbers[0] == exact.numbers[0]
+    assert (some.numbers[1].offset, some.numbers[1].scale) == (exact.numbers[1].offset, exact.numbers[1].scale)
+    if impute == "median":
+        assert 0 < abs(some.numbers[1].fill - 199.5) < 60
+
+
+def test_statistics_of_a_column_do_not_depend_on_how_many_are_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    together = fit(impute="median")
+    monkeypatch.setattr(fitting, "HELD_VALUES", 1)
+    assert fit(impute="median") == together
+
+
 def test_knn_keeps_a_bounded_reference_that_depends_on_the_seed_alone() -> None:
     table = rows(size=[float(row) for row in range(50)], age=[1.0] * 50, hue=["red"] * 50)
     first, again, other = (fit(table, impute="knn", max_reference=5, seed=seed) for seed in (3, 3, 4))
@@ -182,10 +214,33 @@ def test_restore_takes_the_largest_category_and_null_where_none_was_seen() -> No
     assert fitted.restore(matrix)["feature:hue"].to_pylist() == ["red", None]
 
 
-def test_pixels_are_counted_exactly_for_mean_and_deviation() -> None:
+def test_statistics_are_those_of_all_pixels() -> None:
     fitted = fit_pictures(pictures(grey(0), grey(255)), pictures(grey(255), grey(255)))
     assert fitted.mean == pytest.approx((0.75,))
     assert fitted.std == pytest.approx((0.4330127,))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_statistics_of_images_of_one_size_are_those_of_their_pixels(channels: int) -> None:
+    _, table = image_table(num_samples=30, channels=channels)
+    fitted = fit_pictures(table.slice(0, 11), table.slice(11))
+    pixels = fitted.arrays(table) / 255
+    assert fitted.mean == pytest.approx(pixels.mean(axis=(0, 1, 2)), abs=1e-9)
+    assert fitted.std == pytest.approx(pixels.std(axis=(0, 1, 2)), abs=1e-9)
+    assert fit_pictures(table) == fitted
+
+
+def test_each_image_counts_alike_whatever_its_size() -> None:
+    fitted = fit_pictures(pictures(grey(0, height=30, width=30), grey(255)))
+    assert (fitted.mean, fitted.std) == ((0.5,), (0.5,))
+
+
+def test_colour_counts_as_grey_where_one_channel_is_asked_for() -> None:
+    red = np.zeros((2, 2, 3), np.uint8)
+    red[..., 0] = 200
+    fitted = fit_pictures(pictures(red), channels=1)
+    assert fitted.mean == pytest.approx((fitted.arrays(pictures(red)).mean() / 255,))
+    assert fit_pictures(pictures(red, grey(200))).mean == pytest.approx((200 / 255, 100 / 255, 100 / 255))
 
 
 @pytest.mark.parametrize(("normalise", "mean", "std"), [("unit", 0.0, 1.0), ("symmetric", 0.5, 0.5)])
@@ -241,6 +296,37 @@ def test_a_saved_preprocessor_computes_the_same(tmp_path: Path) -> None:
         loaded = load_preprocessor(tmp_path / "state.json")
         assert loaded == fitted
         assert np.array_equal(loaded.arrays(samples), fitted.arrays(samples))
+
+
+@settings(max_examples=30, deadline=None)
+@given(values=st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=40), cut=st.integers(0, 40))
+def test_moments_of_pieces_are_those_of_the_whole(values: list[float], cut: int) -> None:
+    moments = Moments(1)
+    for piece in (values[:cut], values[cut:]):
+        moments.add(np.array(piece, np.float64)[:, None])
+    assert (moments.low[0], moments.high[0], moments.count[0]) == (min(values), max(values), len(values))
+    assert moments.mean[0] == pytest.approx(np.mean(values), abs=1e-9)
+    assert moments.std[0] == pytest.approx(np.std(values), abs=1e-6)
+
+
+def test_moments_leave_missing_values_out() -> None:
+    moments = Moments(3)
+    moments.add(np.array([[1.0, np.nan, np.inf], [3.0, np.nan, 5.0]]))
+    assert (moments.mean.tolist(), moments.std.tolist()) == ([2, 0, 5], [1, 0, 0])
+
+
+@settings(max_examples=30, deadline=None)
+@given(values=st.lists(st.floats(0, 1), min_size=2, max_size=40), order=st.randoms(use_true_random=False))
+def test_exact_sums_depend_on_no_order_and_no_batch(values: list[float], order: Random) -> None:
+    found = []
+    for _ in range(2):
+        sums = ExactSums(1)
+        cut = order.randrange(len(values))
+        for piece in (values[:cut], values[cut:]):
+            sums.add(np.array(piece, np.float64)[:, None])
+        found.append(sums.means(len(values))[0])
+        order.shuffle(values)
+    assert found[0] == found[1] == pytest.approx(np.mean(values), abs=1e-12)
 
 
 def test_fitting_on_nothing_is_refused() -> None:

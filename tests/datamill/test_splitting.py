@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -6,45 +7,65 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from datamill.errors import DataError
-from datamill.splitting import (
-    Strategy,
-    Units,
-    assign_folds,
-    by_hash,
-    by_time,
-    deal,
-    find_units,
-    require_all,
-    require_groups,
-    tie,
-)
+from datamill.samples import content_hash
+from datamill.splitting import Rule, Strategy, Traits, assign, deal, draw, observe, require_all, tie
 
 SHARES = (0.7, 0.15, 0.15)
+CLASSES = ("a", "b", "c")
 STABLE: list[Strategy] = ["hash", "stratified", "group"]
 
 NAMES = st.integers(0, 10_000).map(str)
 SAMPLES = st.lists(
-    st.tuples(NAMES, st.sampled_from("abc"), st.sampled_from(["g1", "g2", "g3", None])), unique_by=lambda s: s[0]
+    st.tuples(NAMES, st.sampled_from(CLASSES), st.sampled_from(["g1", "g2", "g3", None])), unique_by=lambda s: s[0]
 )
 Sample = tuple[str, str, str | None]
 
 
-def table_of(samples: list[Sample]) -> pa.Table:
+def rule_of(strategy: Strategy, *, seed: int = 5, cuts: Sequence[datetime] = ()) -> Rule:
+    return Rule(strategy=strategy, shares=SHARES, cuts=cuts, num_folds=3, seed=seed)
+
+
+def traits_of(
+    samples: Sequence[Sample],
+    *,
+    rule: Rule,
+    leaks: Sequence[str | None] | None = None,
+    hours: Sequence[int | None] | None = None,
+) -> Traits:
     contents, labels, groups = ([sample[place] for sample in samples] for place in range(3))
-    return pa.table(
+    times = [None if hour is None else datetime(2024, 1, 1, hour, tzinfo=UTC) for hour in hours or [0] * len(samples)]
+    table = pa.table(
         {
-            "content_hash": pa.array(contents, pa.string()),
+            "content_hash": pa.array([hashed(content) for content in contents], pa.string()),
             "label": pa.array(labels, pa.string()),
             "group": pa.array(groups, pa.string()),
+            "time": pa.array(times, pa.timestamp("us", tz="UTC")),
         }
     )
+    clusters = [leak and hashed(leak) for leak in leaks or [None] * len(samples)]
+    verdicts = pa.table(
+        {"fate": pa.array(["kept"] * len(samples), pa.string()), "leak_group": pa.array(clusters, pa.string())}
+    )
+    return observe(table, verdicts, classes=CLASSES, rule=rule)
 
 
-def assign(samples: list[Sample], *, strategy: Strategy, leaks: Sequence[str | None] | None = None) -> dict[str, int]:
-    units = find_units(table_of(samples), leak_groups=leaks or [None] * len(samples))
-    splits = by_hash(units, strategy=strategy, shares=SHARES, seed=5)
+def hashed(name: object) -> str:
+    return content_hash(str(name).encode())
+
+
+def placed(traits: Traits, *, rule: Rule) -> tuple[NDArray[np.int8], NDArray[np.int8]]:
+    first = tie(traits.content, traits.leak, traits.group)
+    return assign(traits, first=first, classes=CLASSES, rule=rule)
+
+
+def split(
+    samples: Sequence[Sample], *, strategy: Strategy, leaks: Sequence[str | None] | None = None, seed: int = 5
+) -> dict[str, int]:
+    rule = rule_of(strategy, seed=seed)
+    splits, _ = placed(traits_of(samples, rule=rule, leaks=leaks), rule=rule)
     return dict(zip([sample[0] for sample in samples], splits.tolist(), strict=True))
 
 
@@ -57,11 +78,11 @@ ANCHOR: Sample = ("anchor", "a", "g1")  # so that the group strategy always sees
 def test_no_sample_moves_when_others_come_go_or_change_places(
     strategy: Strategy, samples: list[Sample], seed: int, kept: float
 ) -> None:
-    before = assign([ANCHOR, *samples], strategy=strategy)
+    before = split([ANCHOR, *samples], strategy=strategy)
     rng = np.random.default_rng(seed)
     some = [ANCHOR, *(sample for sample in samples if rng.random() < kept)]
     shuffled = [some[place] for place in rng.permutation(len(some))]
-    after = assign(shuffled, strategy=strategy)
+    after = split(shuffled, strategy=strategy)
     assert after == {name: before[name] for name in after}
 
 
@@ -69,25 +90,32 @@ def test_no_sample_moves_when_others_come_go_or_change_places(
 @given(samples=SAMPLES, later=SAMPLES)
 def test_exactly_dealt_samples_stay_when_others_come_after_them(samples: list[Sample], later: list[Sample]) -> None:
     names = {sample[0] for sample in samples}
-    before = assign(samples, strategy="stratified_exact")
-    after = assign(samples + [sample for sample in later if sample[0] not in names], strategy="stratified_exact")
+    before = split(samples, strategy="stratified_exact")
+    after = split(samples + [sample for sample in later if sample[0] not in names], strategy="stratified_exact")
     assert before == {name: after[name] for name in before}
 
 
 @pytest.mark.parametrize("strategy", ["hash", "stratified"])
 def test_shares_are_met_within_binomial_error_in_every_class(strategy: Strategy) -> None:
     samples: list[Sample] = [(str(row), "abc"[row % 3], None) for row in range(6000)]
-    splits = assign(samples, strategy=strategy)
-    for label in "abc":
+    splits = split(samples, strategy=strategy)
+    for label in CLASSES:
         held_out = [splits[name] for name, its_label, _ in samples if its_label == label]
         for position, share in enumerate(SHARES):
             deviation = held_out.count(position) - 2000 * share
             assert abs(deviation) < 4 * (2000 * share * (1 - share)) ** 0.5
 
 
+def test_assignments_are_those_of_every_version_before() -> None:
+    samples: list[Sample] = [(str(row), "abc"[row % 3], ("g1", None)[row % 2]) for row in range(12)]
+    found = {strategy: "".join(map(str, split(samples, strategy=strategy).values())) for strategy in STABLE}
+    assert found == {"hash": "101012121110", "stratified": "020000020001", "group": "101012121110"}
+    assert draw(pa.array(["x", "y"]), seed=5).tolist() == [0.45905208947262277, 0.39105288708219543]
+
+
 def test_exact_shares_are_met_to_the_sample_in_every_class() -> None:
     samples: list[Sample] = [(str(row), "a" if row < 40 else "b", None) for row in range(100)]
-    splits = assign(samples, strategy="stratified_exact")
+    splits = split(samples, strategy="stratified_exact")
     counts = {label: [0, 0, 0] for label in "ab"}
     for name, label, _ in samples:
         counts[label][splits[name]] += 1
@@ -95,7 +123,7 @@ def test_exact_shares_are_met_to_the_sample_in_every_class() -> None:
 
 
 def test_dealt_numbers_fill_every_twentieth_once_per_block() -> None:
-    numbers = deal(["a"] * 40, seed=1)
+    numbers = deal(np.zeros(40, np.int32), names=["a"], seed=1)
     for block in (numbers[:20], numbers[20:]):
         assert sorted((block * 20).astype(int).tolist()) == list(range(20))
     assert numbers[:20].tolist() != numbers[20:].tolist()
@@ -106,10 +134,10 @@ def test_dealt_numbers_fill_every_twentieth_once_per_block() -> None:
 def test_samples_of_one_group_share_a_split_under_every_strategy(samples: list[Sample]) -> None:
     samples = [ANCHOR, *samples]
     for strategy in (*STABLE, "stratified_exact"):
-        check_groups_are_whole(samples, assign(samples, strategy=strategy))
+        check_groups_are_whole(samples, split(samples, strategy=strategy))
 
 
-def check_groups_are_whole(samples: list[Sample], splits: dict[str, str]) -> None:
+def check_groups_are_whole(samples: list[Sample], splits: dict[str, int]) -> None:
     for group in ("g1", "g2", "g3"):
         assert len({splits[name] for name, _, its_group in samples if its_group == group}) <= 1
 
@@ -121,76 +149,106 @@ def test_near_duplicates_share_a_split_and_a_fold(strategy: Strategy, samples: l
     samples = [ANCHOR, *samples]
     rng = np.random.default_rng(seed)
     leaks = [None if rng.random() < 0.3 else str(rng.integers(4)) for _ in samples]
-    units = find_units(table_of(samples), leak_groups=leaks)
-    splits = by_hash(units, strategy=strategy, shares=SHARES, seed=5)
-    folds = assign_folds(units, splits=splits, num_folds=3, seed=5)
-    sides = {(leak, int(split), int(fold)) for leak, split, fold in zip(leaks, splits, folds, strict=True) if leak}
+    rule = rule_of(strategy)
+    splits, folds = placed(traits_of(samples, rule=rule, leaks=leaks), rule=rule)
+    sides = {(leak, int(side), int(fold)) for leak, side, fold in zip(leaks, splits, folds, strict=True) if leak}
     assert len(sides) == len({leak for leak in leaks if leak})
 
 
 def test_a_near_duplicate_that_comes_later_moves_nobody() -> None:
     samples: list[Sample] = [(str(row), "a", None) for row in range(30)]
-    before = assign(samples, strategy="hash")
+    before = split(samples, strategy="hash")
     copies: list[Sample] = [(f"copy of {row}", "a", None) for row in range(30)]
-    after = assign([*samples, *copies], strategy="hash", leaks=[str(row) for row in range(30)] * 2)
+    after = split([*samples, *copies], strategy="hash", leaks=[str(row) for row in range(30)] * 2)
     assert {name: after[name] for name in before} == before
     assert [after[f"copy of {row}"] for row in range(30)] == [before[str(row)] for row in range(30)]
 
 
+def test_a_dropped_sample_still_decides_for_those_it_ties() -> None:
+    samples: list[Sample] = [(str(row), "a", None) for row in range(40)]
+    rule = rule_of("hash")
+    leaks = ["one"] + [None] * 19 + ["one"] * 20
+    traits = traits_of(samples, rule=rule, leaks=leaks)
+    everyone, _ = placed(traits, rule=rule)
+    some, _ = placed(replace(traits, is_surviving=np.arange(40) > 0), rule=rule)
+    assert some.tolist() == everyone[1:].tolist()
+
+
 def test_equal_content_is_tied_even_under_different_labels() -> None:
-    table = table_of([("same", "a", None), ("other", "a", None), ("same", "b", None)])
-    units = find_units(table, leak_groups=["", "", ""])
-    assert units.first.tolist() == [0, 1, 0]
-    assert units.label.tolist() == ["a", "a", "a"]
+    rule = rule_of("stratified")
+    traits = traits_of([("same", "a", None), ("other", "a", None), ("same", "b", None)], rule=rule)
+    assert tie(traits.content, traits.leak, traits.group).tolist() == [0, 1, 0]
+    splits, _ = placed(traits, rule=rule)
+    assert splits[0] == splits[2]
+
+
+def test_what_is_known_in_pieces_is_what_is_known_of_the_whole() -> None:
+    samples: list[Sample] = [(str(row), "abc"[row % 3], ("g1", None)[row % 2]) for row in range(12)]
+    rule = rule_of("hash")
+    whole, blank = traits_of(samples, rule=rule), Traits.blank(12)
+    blank.put(0, traits_of(samples[:5], rule=rule))
+    blank.put(5, traits_of(samples[5:], rule=rule))
+    for field in fields(whole):
+        assert getattr(blank, field.name).tolist() == getattr(whole, field.name).tolist()
 
 
 def test_ties_of_two_kinds_chain() -> None:
-    assert tie(["x", "x", "y", None, "z"], [None, "1", "1", "", "2"]).tolist() == [0, 0, 0, 3, 4]
+    first, second = np.array([7, 7, 8, 0, 9], np.uint64), np.array([0, 1, 1, 0, 2], np.uint64)
+    assert tie(first, second).tolist() == [0, 0, 0, 3, 4]
+
+
+@settings(max_examples=50, deadline=None)
+@given(keys=st.lists(st.tuples(*[st.integers(0, 6)] * 3), min_size=1, max_size=30))
+def test_units_are_the_samples_that_ties_connect(keys: list[tuple[int, int, int]]) -> None:
+    first = tie(*np.array(keys, np.uint64).T)
+    unit = list(range(len(keys)))
+    for _ in keys:
+        for row, its in enumerate(keys):
+            for other, theirs in enumerate(keys):
+                if any(one == another != 0 for one, another in zip(its, theirs, strict=True)):
+                    unit[row] = min(unit[row], unit[other])
+    assert first.tolist() == unit
 
 
 def test_seeds_give_different_splits() -> None:
-    units = find_units(table_of([(str(row), "a", None) for row in range(50)]), leak_groups=[None] * 50)
-    first, other = (by_hash(units, strategy="hash", shares=SHARES, seed=seed) for seed in (1, 2))
-    assert first.tolist() != other.tolist()
+    samples: list[Sample] = [(str(row), "a", None) for row in range(50)]
+    assert split(samples, strategy="hash", seed=1) != split(samples, strategy="hash", seed=2)
 
 
-def moments(*hours: int | None) -> pa.ChunkedArray:
-    values = [None if hour is None else datetime(2024, 1, 1, hour, tzinfo=UTC) for hour in hours]
-    return pa.chunked_array([pa.array(values, pa.timestamp("us", tz="UTC"))])
+CUTS = (datetime(2024, 1, 1, 8, tzinfo=UTC), datetime(2024, 1, 1, 16, tzinfo=UTC))
 
 
-def single(count: int) -> Units:
-    return Units(first=np.arange(count), key=np.arange(count).astype(str), label=np.array(["a"] * count))
-
-
-CUTS = {"validation_from": datetime(2024, 1, 1, 8, tzinfo=UTC), "test_from": datetime(2024, 1, 1, 16, tzinfo=UTC)}
+def by_time(hours: Sequence[int | None], *, leaks: Sequence[str | None] | None = None) -> list[int]:
+    rule = rule_of("time", cuts=CUTS)
+    samples: list[Sample] = [(str(row), "a", None) for row in range(len(hours))]
+    splits: list[int] = placed(traits_of(samples, rule=rule, leaks=leaks, hours=hours), rule=rule)[0].tolist()
+    return splits
 
 
 def test_time_cuts_include_their_first_moment() -> None:
-    assert by_time(moments(0, 7, 8, 15, 16, 23), units=single(6), **CUTS).tolist() == [0, 0, 1, 1, 2, 2]
+    assert by_time([0, 7, 8, 15, 16, 23]) == [0, 0, 1, 1, 2, 2]
 
 
 def test_near_duplicates_over_time_go_where_the_earliest_is() -> None:
-    units = Units(first=np.array([0, 1, 0]), key=np.array(["0", "1", "0"]), label=np.array(["a"] * 3))
-    assert by_time(moments(23, 9, 1), units=units, **CUTS).tolist() == [0, 1, 0]
+    assert by_time([23, 9, 1], leaks=["x", None, "x"]) == [0, 1, 0]
 
 
 def test_a_sample_without_time_is_refused() -> None:
     with pytest.raises(DataError, match=r"split\.strategy is 'time' and 2 of 3 samples have no time"):
-        by_time(moments(None, 1, None), units=single(3), **CUTS)
+        by_time([None, 1, None])
 
 
 def test_groups_are_refused_where_none_are_known() -> None:
     with pytest.raises(DataError, match=r"split\.strategy is 'group' and none of 2 samples has a group"):
-        require_groups([None, None])
+        split([("1", "a", None), ("2", "a", "")], strategy="group")
 
 
 def test_folds_cover_train_and_nothing_else() -> None:
-    splits = np.array([0] * 300 + [1] * 10 + [2] * 10, np.int8)
-    folds = assign_folds(single(320), splits=splits, num_folds=3, seed=0)
+    rule = rule_of("hash")
+    splits, folds = placed(traits_of([(str(row), "a", None) for row in range(400)], rule=rule), rule=rule)
     assert folds.dtype == np.int8
-    assert set(folds[:300].tolist()) == {0, 1, 2}
-    assert set(folds[300:].tolist()) == {-1}
+    assert set(folds[splits == 0].tolist()) == {0, 1, 2}
+    assert set(folds[splits != 0].tolist()) == {-1}
 
 
 def test_an_empty_split_is_refused_with_the_sizes() -> None:

@@ -30,8 +30,9 @@ def test_every_link_and_picture_leads_somewhere(page):
 
 @every_page
 def test_every_python_block_runs(page):
+    names = {"__name__": "docs"}  # of the whole page: a later block goes on where an earlier one ended
     for block in blocks(page, "python"):
-        exec(compile(block, str(page), "exec"), {"__name__": "docs"})  # noqa: S102 - our own pages
+        exec(compile(block, str(page), "exec"), names)  # noqa: S102 - our own pages
 
 
 def test_every_source_shown_in_the_readme_is_valid():

@@ -7,12 +7,12 @@ from flows.training import is_lock_error, needed_by, run_stage, summarise
 
 
 def test_a_target_brings_its_ancestors_and_nothing_else():
-    assert list(needed_by("split")) == ["ingest", "validate", "clean", "split"]
-    assert len(needed_by(None)) == 14
+    assert list(needed_by("split")) == ["ingest", "extract", "validate", "clean", "split"]
+    assert len(needed_by(None)) == 15
 
 
 def test_an_unknown_target_lists_the_stages():
-    with pytest.raises(ParamsError, match="no stage is called 'splt'; there are ingest, validate"):
+    with pytest.raises(ParamsError, match="no stage is called 'splt'; there are ingest, extract, validate"):
         needed_by("splt")
 
 

@@ -7,11 +7,19 @@ import pyarrow as pa
 import pytest
 
 from datamill import ledger
+from datamill.extracting import extract
 from tasks.audit import STAGE, AuditParams
 from tests.builders import CLASSES, image_table, tabular_table, write_parts
-from tests.fakes import make_context
+from tests.fakes import InlineEngine, make_context
 
-VALUES = {"policy": "flag", "method": "prune_by_noise_rate", "min_quality": 0.5, "max_share": 1.0, "weight": 0.25}
+VALUES = {
+    "policy": "flag",
+    "method": "prune_by_noise_rate",
+    "min_quality": 0.5,
+    "max_share": 1.0,
+    "weight": 0.25,
+    "max_rows": 1000,
+}
 FLIPPED = (5, 10, 20, 61)  # the last one is a test sample
 
 
@@ -24,6 +32,7 @@ def run(folder: Path, *, builder: Any = image_table, **changes: Any) -> tuple[li
     table = table.set_column(table.column_names.index("label"), "label", pa.array(labels))
     write_parts(folder / "samples", dataset, table)
     write_parts(folder / "repairs", dataset, table.slice(0, 0))
+    extract(folder / "samples", folder=folder / "features", engine=InlineEngine())
     splits = ["train"] * 54 + ["validation"] * 6 + ["test"] * 12
     ledger.write(
         folder / "assignments.parquet",
@@ -39,13 +48,14 @@ def run(folder: Path, *, builder: Any = image_table, **changes: Any) -> tuple[li
     metrics = STAGE.run(
         samples=folder / "samples",
         repairs=folder / "repairs",
+        features=folder / "features",
         assignments=folder / "assignments.parquet",
         ledger=folder / "ledger.parquet",
         suspects=folder / "suspects.csv",
         params=AuditParams(**{**VALUES, **changes}),
         context=make_context(folder),
     )
-    ledger.check(folder / "ledger.parquet", population=ledger.survivors(folder / "assignments.parquet"), stage="audit")
+    ledger.check(folder / "ledger.parquet", population=ledger.incoming([folder / "assignments.parquet"]), stage="audit")
     return ledger.read(folder / "ledger.parquet").to_pylist(), metrics
 
 

@@ -38,7 +38,13 @@ def _inputs(folder: Path, dataset: Dataset, table: pa.Table, *, num_train: int =
 def _run(
     folder: Path, inputs: dict[str, Path], *, name: str = "out", **changes: Any
 ) -> tuple[Metrics, dict[str, Path]]:
-    params = {"seed": 7, "transforms": [], "copies_per_sample": 0, "preview_samples": 6} | changes
+    params = {
+        "seed": 7,
+        "engine": "albumentations",
+        "transforms": [],
+        "copies_per_sample": 0,
+        "preview_samples": 6,
+    } | changes
     (folder / name).mkdir()
     outputs = {port: folder / name / port for port in STAGE.outputs}
     context = make_context(folder)
@@ -109,3 +115,14 @@ def test_copies_without_a_transform_are_refused(tmp_path: Path) -> None:
     inputs = _inputs(tmp_path, *image_table())
     with pytest.raises(ParamsError, match="copies_per_sample was 3 with no transform; add one or set it to 0"):
         _run(tmp_path, inputs, copies_per_sample=3)
+
+
+def test_torch_makes_copies_and_a_preview_and_refuses_what_it_does_not_know(tmp_path: Path) -> None:
+    inputs = _inputs(tmp_path, *image_table())
+    affine = {"name": "Affine", "probability": 1.0, "arguments": {"rotate": [20, 30]}}
+    metrics, outputs = _run(tmp_path, inputs, engine="torch", transforms=[affine], copies_per_sample=1)
+    assert metrics["copies"]["written"] == 48
+    assert outputs["preview"].exists()
+    blur = {"name": "GaussianBlur", "probability": 1.0, "arguments": {}}
+    with pytest.raises(ParamsError, match="unknown transform for engine torch 'GaussianBlur'"):
+        _run(tmp_path, inputs, name="other", engine="torch", transforms=[blur])

@@ -7,6 +7,7 @@ import pytest
 
 from datamill import ledger, parts
 from datamill.derived import sample_table
+from datamill.features import look
 from datamill.preprocessing import fitting, save_preprocessor
 from tasks.balance import STAGE, BalanceParams
 from tests.builders import image_table, tabular_table, write_parts
@@ -62,9 +63,9 @@ def run(folder: Path, *, builder: Any = image_table, **changes: Any) -> tuple[li
         },
     )
     fitted = (
-        fitting.fit_images(lambda: [table], **IMAGE)  # type: ignore[arg-type]
+        fitting.fit_images([look(table, dataset=dataset)], **IMAGE)  # type: ignore[arg-type]
         if dataset.modality == "image"
-        else fitting.fit_tabular(table, dataset=dataset, seed=0, **TABLE)  # type: ignore[arg-type]
+        else fitting.fit_tabular(lambda _: [table], dataset=dataset, seed=0, **TABLE)  # type: ignore[arg-type]
     )
     save_preprocessor(fitted, folder / "preprocessor.json")
     metrics = STAGE.run(
@@ -161,6 +162,7 @@ def test_two_runs_write_equal_bytes(tmp_path: Path, method: str) -> None:
 def test_made_images_are_images_of_the_right_size(tmp_path: Path) -> None:
     run(tmp_path / "a")
     made = parts.read_table(tmp_path / "a/resampled")
-    fitted = fitting.fit_images(lambda: [made], **IMAGE)  # type: ignore[arg-type]
+    dataset = parts.read_manifest(tmp_path / "a/resampled").dataset
+    fitted = fitting.fit_images([look(made, dataset=dataset)], **IMAGE)  # type: ignore[arg-type]
     assert fitted.shape == (8, 8, 1)
     assert np.unique(fitted.arrays(made)).size > 10

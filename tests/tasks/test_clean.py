@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from datamill import ledger, parts, samples
+from datamill import extracting, ledger, parts, samples
 from datamill.modalities import image
 from datamill.samples import Dataset
 from tasks.clean import STAGE, CleanParams
 from tests.builders import CLASSES, identity, image_table, tabular_table, write_parts
-from tests.fakes import make_context
+from tests.fakes import InlineEngine, make_context
 
 
 def clean_params(**changes: Any) -> CleanParams:
@@ -45,7 +45,9 @@ def run(folder: Path, dataset: Dataset, table: pa.Table, params: CleanParams) ->
         )
     out = folder / "out"
     out.mkdir(exist_ok=True)
-    paths = {name: folder / name for name in ("samples", "verdicts")} | {
+    engine = InlineEngine()
+    extracting.extract(folder / "samples", folder=folder / "features", engine=engine)
+    paths = {name: folder / name for name in ("samples", "features", "verdicts")} | {
         "ledger": out / "ledger.parquet",
         "repairs": out / "repairs",
     }
@@ -225,7 +227,7 @@ def test_every_sample_is_accounted_for_and_only_survivors_are_repaired(
     rng = np.random.default_rng(seed)
     dataset, table = tabular_table(num_samples=20, seed=seed)
     heights = [None if rng.random() < 0.2 else float(value) for value in rng.choice([1.0, 2.0, 1e5, np.inf], 20)]
-    contents = [f"content{rng.integers(12)}" for _ in range(20)]
+    contents = [samples.content_hash(bytes([rng.integers(12)])) for _ in range(20)]
     table = replace(replace(table, "feature:height", heights), "content_hash", contents)
     params = clean_params(
         missing=missing,
@@ -235,7 +237,7 @@ def test_every_sample_is_accounted_for_and_only_survivors_are_repaired(
         near={"policy": near},
     )
     rows, metrics = run(folder, dataset, table, params)
-    ledger.check(folder / "out" / "ledger.parquet", population=table["sample_id"].to_pylist(), stage="clean")
+    ledger.check(folder / "out" / "ledger.parquet", population=[table["sample_id"].combine_chunks()], stage="clean")
     assert metrics["in"] == metrics["kept"] + metrics["repaired"] + metrics["dropped"] == 20
     repaired = parts.read_table(folder / "out" / "repairs")["sample_id"].to_pylist()
     assert repaired == [row["sample_id"] for row in rows if row["fate"] == "repaired"]

@@ -7,10 +7,11 @@ import pytest
 
 from datamill import ledger
 from datamill.errors import DataError
+from datamill.extracting import extract
 from datamill.preprocessing import load_preprocessor
 from tasks.preprocess import STAGE, PreprocessParams
 from tests.builders import image_table, tabular_table, write_parts
-from tests.fakes import make_context
+from tests.fakes import InlineEngine, make_context
 
 VALUES: dict[str, Any] = {
     "seed": 0,
@@ -35,6 +36,7 @@ def run(folder: Path, *, builder: Any, num_train: int = 40, loud: bool = False) 
     table = pa.concat_tables([table.slice(0, num_train), rest])
     write_parts(folder / "samples", dataset, table)
     write_parts(folder / "repairs", dataset, table.slice(0, 0))
+    extract(folder / "samples", folder=folder / "features", engine=InlineEngine())
     ledger.write(
         folder / "assignments.parquet",
         sample_ids=table["sample_id"],
@@ -46,6 +48,7 @@ def run(folder: Path, *, builder: Any, num_train: int = 40, loud: bool = False) 
     metrics = STAGE.run(
         samples=folder / "samples",
         repairs=folder / "repairs",
+        features=folder / "features",
         assignments=folder / "assignments.parquet",
         state=folder / "state.json",
         params=PreprocessParams(**VALUES),

@@ -42,7 +42,7 @@ def run(
         "assignments": folder / "out.parquet",
     }
     metrics = STAGE.run(**paths, params=SplitParams(**{**VALUES, **changes}))
-    ledger.check(folder / "out.parquet", population=ledger.survivors(paths["cleaned"]), stage="split")
+    ledger.check(folder / "out.parquet", population=ledger.incoming([paths["cleaned"]]), stage="split")
     return ledger.read(folder / "out.parquet"), metrics
 
 
@@ -57,7 +57,7 @@ def test_every_survivor_gets_a_split_and_every_training_sample_a_fold(tmp_path: 
 
 
 def test_near_duplicates_of_a_dropped_sample_stay_together(tmp_path: Path) -> None:
-    leaks = {0: "cluster", 10: "cluster", 20: "cluster", 30: "cluster", 40: "cluster"}
+    leaks = dict.fromkeys((0, 10, 20, 30, 40), "ab" * 16)
     table, metrics = run(tmp_path / "a", leaks=leaks, strategy="hash")
     assert len({table["split"].to_pylist()[row - 4] for row in (10, 20, 30, 40)}) == 1
     assert metrics["units"] == 57

@@ -127,6 +127,7 @@ def test_a_class_too_small_to_judge_is_skipped_with_its_size(tmp_path: Path) -> 
 def test_without_training_samples_every_class_is_skipped(tmp_path: Path) -> None:
     metrics, outputs = _run(tmp_path, _inputs(tmp_path, *image_table(num_samples=30), num_train=0))
     assert metrics["candidates"] == 0
+    assert metrics["classes"]["1"] == {"train_rows": 0, "skipped": "class_too_small"}
     assert parts.read_manifest(outputs["synthetic"]).num_rows == 0
 
 

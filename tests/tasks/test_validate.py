@@ -5,13 +5,13 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from datamill import ledger
+from datamill import extracting, ledger
 from datamill.errors import ParamsError, StageError
 from datamill.samples import Dataset
 from tasks.validate import STAGE, ValidateParams
 from tests.builders import image_table, tabular_table, write_parts
 from tests.datamill.validation.limits import DEFAULT
-from tests.fakes import make_context
+from tests.fakes import InlineEngine
 
 
 def validate_params(*, max_bad_share: float = 0.1, expectations: list[Any] | None = None, **limits: Any) -> Any:
@@ -26,8 +26,9 @@ def run(folder: Path, built: tuple[Dataset, pa.Table], params: Any, *, rejects: 
     out = folder / "out"
     out.mkdir()
     outputs = {"schema": out / "schema.json", "verdicts": out / "verdicts.parquet", "docs": out / "docs"}
-    inputs = {"samples": folder / "samples", "rejects": folder / "rejects"}
-    return STAGE.run(**inputs, **outputs, params=params, context=make_context(folder))
+    extracting.extract(folder / "samples", folder=folder / "features", engine=InlineEngine())
+    inputs = {name: folder / name for name in ("samples", "features", "rejects")}
+    return STAGE.run(**inputs, **outputs, params=params)
 
 
 def test_good_images_pass_with_a_schema_verdicts_and_docs(tmp_path: Path) -> None:
@@ -68,7 +69,9 @@ def test_every_row_a_rule_names_gets_its_verdict(tmp_path: Path) -> None:
     assert rows[0]["detail"].startswith("height = 1e+07, expected -")
     assert metrics["bad_share"] == 3 / 65
     assert metrics["rejects"] == 1
-    ledger.check(tmp_path / "out" / "verdicts.parquet", population=table["sample_id"].to_pylist(), stage="validate")
+    ledger.check(
+        tmp_path / "out" / "verdicts.parquet", population=[table["sample_id"].combine_chunks()], stage="validate"
+    )
 
 
 def test_too_many_bad_items_stop_the_run(tmp_path: Path) -> None:

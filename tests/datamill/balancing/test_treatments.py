@@ -15,15 +15,19 @@ from tests.builders import tabular_table
 def population(labels: list[str], *, held_out: int = 0, generated: int = 0) -> Population:
     """Training samples, then held-out ones, then generated ones, by class."""
     count = len(labels)
+    classes = tuple(sorted(set(labels)))
     start = count - held_out - generated
-    splits = ["train"] * start + ["test"] * held_out + ["train"] * generated
     return Population(
-        ids=[f"s{row}" for row in range(count)],
-        labels=np.array(labels),
-        splits=np.array(splits),
+        classes=classes,
+        labels=np.array([classes.index(label) for label in labels], np.int32),
+        is_train=np.array([True] * start + [False] * held_out + [True] * generated),
         weight=np.ones(count, np.float32),
-        is_original=np.arange(count) < count - generated,
+        num_judged=count - generated,
     )
+
+
+def names(people: Population, numbers: Any) -> list[str]:
+    return [people.classes[number] for number in numbers]
 
 
 def uneven() -> tuple[Population, pa.Table, TabularPreprocessor]:
@@ -32,7 +36,7 @@ def uneven() -> tuple[Population, pa.Table, TabularPreprocessor]:
     rare = [row for row in range(64) if row % 3 != 2 or row < 15]
     table = table.take(rare)
     fitted = fitting.fit_tabular(
-        table,
+        lambda columns: [table.select(["sample_id", *columns])],
         dataset=dataset,
         numeric="standardise",
         categorical="one_hot",
@@ -51,12 +55,12 @@ def oversample(people: Population, table: pa.Table, fitted: TabularPreprocessor,
 
 
 def test_class_factors_make_classes_weigh_the_same() -> None:
-    factors = treatments.class_factors(["a"] * 6 + ["b"] * 2, max_factor=100)
+    factors = treatments.class_factors({"a": 6, "b": 2}, max_factor=100)
     assert factors == {"a": pytest.approx(2 / 3), "b": 2.0}
 
 
 def test_class_factors_are_capped() -> None:
-    assert treatments.class_factors(["a"] * 99 + ["b"], max_factor=10)["b"] == 10
+    assert treatments.class_factors({"a": 99, "b": 1}, max_factor=10)["b"] == 10
 
 
 @pytest.mark.parametrize(
@@ -77,14 +81,14 @@ def test_none_changes_nothing() -> None:
 
 @pytest.mark.parametrize(("ratio", "expected"), [(1.0, {"b": 7, "c": 9}), (0.4, {"b": 1, "c": 3}), (0.1, {})])
 def test_shortfalls_reach_the_ratio(ratio: float, expected: dict[str, int]) -> None:
-    assert treatments.shortfalls(["a"] * 10 + ["b"] * 3 + ["c"], ratio=ratio) == expected
+    assert treatments.shortfalls({"a": 10, "b": 3, "c": 1}, ratio=ratio) == expected
 
 
 def test_under_sampling_reaches_the_ratio_and_spares_what_is_not_train() -> None:
     people = population(["a"] * 20 + ["b"] * 5 + ["a"] * 10, held_out=10)
     treatment = treatments.undersample(people, ratio=0.5, min_rows=1, seed=0)
-    assert Counter(people.labels[treatment.removed].tolist()) == {"a": 10}
-    assert set(people.splits[treatment.removed].tolist()) == {"train"}
+    assert Counter(names(people, people.labels[treatment.removed])) == {"a": 10}
+    assert people.is_train[treatment.removed].all()
 
 
 def test_under_sampling_leaves_the_rows_asked_for() -> None:
@@ -105,36 +109,36 @@ def test_over_sampling_evens_out_the_classes_of_train() -> None:
         "2": {"before": 5, "after": 22},
     }
     parents = {parent for pair in treatment.made.parents[1:] for parent in pair}
-    assert {str(people.labels[parent]) for parent in parents} == {"2"}
+    assert {people.classes[people.labels[parent]] for parent in parents} == {"2"}
 
 
 def test_generated_samples_count_and_are_not_interpolated() -> None:
     people, table, fitted = uneven()
-    more = population(people.labels.tolist() + ["2"] * 10, generated=10)
+    more = population([*names(people, people.labels), *["2"] * 10], generated=10)
     treatment = oversample(more, table, fitted)
-    assert Counter(treatment.made.labels.tolist()) == {"1": 1, "2": 7}
+    assert Counter(names(more, treatment.made.labels)) == {"1": 1, "2": 7}
     assert all(parent < table.num_rows for pair in treatment.made.parents for parent in pair)
 
 
 def test_tomek_links_are_nearest_neighbours_of_different_classes() -> None:
     matrix = np.array([[0.0], [1.0], [5.0], [5.1], [9.0], [10.0]], np.float32)
-    labels = np.array(["a", "a", "a", "b", "b", "b"])
+    labels = np.array([0, 0, 0, 1, 1, 1], np.int32)
     assert treatments.tomek_links(matrix, labels=labels).tolist() == [2, 3]
 
 
 def test_tomek_links_never_remove_a_whole_class() -> None:
     matrix = np.array([[0.0], [1.0], [5.0], [5.1]], np.float32)
-    assert treatments.tomek_links(matrix, labels=np.array(["a", "a", "a", "b"])).tolist() == [2]
+    assert treatments.tomek_links(matrix, labels=np.array([0, 0, 0, 1], np.int32)).tolist() == [2]
 
 
 def test_tomek_links_need_two_classes() -> None:
-    assert treatments.tomek_links(np.zeros((3, 1), np.float32), labels=np.array(["a"] * 3)).size == 0
+    assert treatments.tomek_links(np.zeros((3, 1), np.float32), labels=np.zeros(3, np.int32)).size == 0
 
 
 def test_smote_tomek_removes_originals_that_sit_in_another_class() -> None:
     size = NumberColumn(name="size", fill=0.0, offset=0.0, scale=1.0)
     fitted = TabularPreprocessor(numbers=(size,), categories=(), encoding="one_hot", num_neighbors=None, reference=())
-    table = pa.table({"feature:size": [0.0, 1.0, 2.0, 9.1, 9.0, 9.5, 10.0, 11.0]})
+    table = pa.table({"sample_id": list("abcdefgh"), "feature:size": [0.0, 1.0, 2.0, 9.1, 9.0, 9.5, 10.0, 11.0]})
     treatment = treatments.oversample(
         population(["a"] * 4 + ["b"] * 4),
         tables=[table],
@@ -158,7 +162,7 @@ def test_new_samples_name_their_parents_and_source() -> None:
     assert [row["source"] for row in rows[:2]] == ["balance:smote:0", "balance:smote:1"]
     assert len({row["sample_id"] for row in rows}) == len(rows) == 18
     assert {row["origin"] for row in rows} == {"resampled"}
-    assert all(set(row["parents"]) <= set(people.ids) and row["parents"] for row in rows)
+    assert all(set(row["parents"]) <= set(table["sample_id"].to_pylist()) and row["parents"] for row in rows)
     assert {row["feature:colour"] for row in rows if row["label"] == "2"} == {"blue"}
 
 

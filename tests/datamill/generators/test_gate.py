@@ -109,3 +109,9 @@ def test_outsiders_pass_where_the_rule_is_off() -> None:
 def test_no_candidates_give_an_empty_verdict() -> None:
     verdict = _judge(np.zeros((0, 4), np.float32))
     assert (verdict.reasons, verdict.density, verdict.coverage) == ([], 0, 0)
+
+
+def test_the_radii_of_some_points_are_those_of_all_of_them() -> None:
+    points = np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32)
+    some = gate.neighbor_radii(points, num_neighbors=2, num_points=7)
+    assert some == pytest.approx(gate.neighbor_radii(points, num_neighbors=2)[:7])

@@ -1,140 +1,222 @@
-import json
 import re
-from itertools import pairwise
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+import torch
 
-from datamill import files
 from datamill.errors import DataError
 from datamill.samples import Dataset
 from datamill.shards import native
-from datamill.shards.native import ShardWriter, open_shard
+from datamill.shards.fields import ArrayField, BytesField, RaggedField
+from datamill.shards.index import Field
+from datamill.shards.native import Shard, memory_shard, open_shard
+from datamill.shards.writing import ShardWriter
 
 DATASET = Dataset(name="bars", modality="image", classes=("0", "1", "2"))
 README = Path(native.__file__).with_name("README.md")
+FIELDS = {
+    "x": Field.array("uint8", (4, 3, 1)),
+    "label": Field.array("int32"),
+    "sample_id": Field.array("uint8", (16,)),
+    "image": Field.bytes(),
+    "tokens": Field.ragged("int32"),
+    "audio": Field.ragged("int16", (2,)),
+}
+WORDS = [b"one", b"", b"three", b"4", b"fifth"]
+TOKENS = [[1, 2, 3], [], [4], [5, 6], [7]]
 
 
-def rows(count: int, *, seed: int = 0) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(seed)
+def rows(count: int = 5) -> dict[str, Any]:
+    rng = np.random.default_rng(0)
     return {
         "x": rng.integers(0, 256, (count, 4, 3, 1), dtype=np.uint8),
-        "label": rng.integers(0, 3, count).astype(np.int32),
-        "weight": rng.random(count).astype(np.float32),
-        "draw": rng.random(count).astype(np.float32),
-        "sample_id": rng.integers(0, 256, (count, 16), dtype=np.uint8),
+        "label": (np.arange(count) % 3).astype(np.int32),
+        "sample_id": np.arange(16 * count, dtype=np.uint8).reshape(count, 16),
+        "image": WORDS[:count],
+        "tokens": [np.array(row, np.int32) for row in TOKENS[:count]],
+        "audio": [np.full((len(row), 2), len(row), np.int16) for row in TOKENS[:count]],
     }
 
 
-def write(folder: Path, *batches: dict[str, np.ndarray]) -> Path:
-    with ShardWriter(folder, split="train", dataset=DATASET, shape=(4, 3, 1), dtype="uint8") as writer:
-        for batch in batches:
+def write(folder: Path, *batches: dict[str, Any]) -> Path:
+    """A shard in which every batch is a segment of the heavy fields."""
+    with ShardWriter(folder, split="train", dataset=DATASET, fields=FIELDS, meta={"made": 1}) as writer:
+        for number, batch in enumerate(batches):
+            for name in ("x", "image", "tokens", "audio"):
+                writer.next_segment(name, key=f"{number:x}")
             writer.write(batch)
     return folder
 
 
-def edit_index(folder: Path, **changes: object) -> None:
-    content = json.loads((folder / "index.json").read_text())
-    files.write_json(folder / "index.json", content | changes)
+@pytest.fixture
+def shard(tmp_path: Path) -> Shard:
+    return open_shard(write(tmp_path / "train", rows()), verify=True)
 
 
-def test_a_shard_gives_back_what_was_written(tmp_path: Path) -> None:
-    written = rows(5)
-    shard = open_shard(write(tmp_path / "train", written), verify=True)
+@pytest.fixture
+def divided(tmp_path: Path) -> Shard:
+    whole = rows()
+    parts = [{name: some[a:b] for name, some in whole.items()} for a, b in ((0, 2), (2, 3), (3, 5))]
+    return open_shard(write(tmp_path / "divided", *parts))
+
+
+def array(shard: Shard, name: str) -> ArrayField:
+    field = shard.fields[name]
+    assert isinstance(field, ArrayField)
+    return field
+
+
+def ragged(shard: Shard, name: str) -> RaggedField:
+    field = shard.fields[name]
+    assert isinstance(field, RaggedField)
+    return field
+
+
+def test_a_shard_gives_back_what_was_written(shard: Shard) -> None:
     assert (shard.num_rows, shard.shape, shard.classes, shard.split) == (5, (4, 3, 1), ("0", "1", "2"), "train")
-    for name, array in written.items():
-        np.testing.assert_array_equal(getattr(shard, name), array)
+    assert shard.meta == {"made": 1}
+    for name in ("x", "label", "sample_id"):
+        np.testing.assert_array_equal(getattr(shard, name), rows()[name])
 
 
-def test_ids_are_hexadecimal(tmp_path: Path) -> None:
-    batch = rows(2)
-    batch["sample_id"][1] = np.arange(16)
-    shard = open_shard(write(tmp_path / "train", batch))
-    assert shard.ids([1]) == ["000102030405060708090a0b0c0d0e0f"]
-    assert len(shard.ids()) == 2
+def test_byte_strings_come_back_without_a_copy(shard: Shard) -> None:
+    image = ragged(shard, "image")
+    assert isinstance(image, BytesField)
+    assert [bytes(image.view(row)) for row in range(5)] == WORDS
+    assert image.offsets.tolist() == [0, 3, 3, 8, 9, 14]
+    assert image.view(2).readonly
+    assert image.view(2).obj is not None
+
+
+def test_ragged_rows_come_back_without_a_copy(shard: Shard) -> None:
+    tokens, audio = ragged(shard, "tokens"), ragged(shard, "audio")
+    assert [tokens.view(row).tolist() for row in range(5)] == TOKENS
+    assert tokens.lengths.tolist() == [3, 0, 1, 2, 1]
+    assert np.shares_memory(tokens.view(0), tokens.data)
+    assert audio.view(3).tolist() == [[2, 2], [2, 2]]
+
+
+def test_segments_read_as_one_field(divided: Shard) -> None:
+    whole = rows()
+    np.testing.assert_array_equal(divided.x[[4, 0, 2]], np.asarray(whole["x"])[[4, 0, 2]])
+    image, tokens = ragged(divided, "image"), ragged(divided, "tokens")
+    assert [bytes(image.view(row)) for row in range(5)] == WORDS
+    assert image.offsets.tolist() == [0, 3, 3, 8, 9, 14]
+    assert [tokens.view(row).tolist() for row in range(5)] == TOKENS
+    starts = tokens.starts(np.arange(5))
+    assert [tokens.data[s : s + n].tolist() for s, n in zip(starts, tokens.lengths, strict=True)] == TOKENS
+
+
+def test_one_gather_reads_from_all_segments(divided: Shard) -> None:
+    x = array(divided, "x")
+    wanted = np.array([4, 2, 0, 3])
+    gathered = x.tensor.index_select(0, torch.from_numpy(x.slot_of(wanted)))
+    np.testing.assert_array_equal(gathered.numpy(), np.asarray(rows()["x"])[wanted])
+    assert not x.is_dense
+
+
+def test_rows_behave_as_an_array(shard: Shard, divided: Shard) -> None:
+    written = np.asarray(rows()["x"])
+    for x in (shard.x, divided.x):
+        assert (len(x), x.shape, str(x.dtype)) == (5, (5, 4, 3, 1), "uint8")
+        for key in (3, -1, slice(1, 4), slice(None, None, -2), [0, -2], np.array([], int), np.arange(5) > 2):
+            np.testing.assert_array_equal(x[key], written[key])
+        np.testing.assert_array_equal(x[1, 2], written[1, 2])
+        np.testing.assert_array_equal(x[1:3, 0, 1], written[1:3, 0, 1])
+        assert (x.mean(), x.sum()) == (written.mean(), written.sum())
+        for wrong in (5, -6, [0, 5], [True, False], [0.5], None):
+            with pytest.raises(IndexError):
+                x[wrong]  # type: ignore[index]
+
+
+def test_nothing_can_be_written_through_a_view(shard: Shard) -> None:
+    with pytest.raises(ValueError, match="read-only"):
+        array(shard, "x").numpy[0] = 1
+    with pytest.raises(ValueError, match="read-only"):
+        ragged(shard, "tokens").view(0)[0] = 1
+
+
+def test_ids_are_hexadecimal(shard: Shard) -> None:
+    assert shard.ids([0]) == ["000102030405060708090a0b0c0d0e0f"]
+    assert len(shard.ids()) == 5
 
 
 def test_an_empty_split_is_a_shard(tmp_path: Path) -> None:
     shard = open_shard(write(tmp_path / "train"), verify=True)
     assert (shard.num_rows, shard.x.shape, shard.ids()) == (0, (0, 4, 3, 1), [])
+    assert ragged(shard, "image").offsets.tolist() == [0]
+    assert [path.name for path in (tmp_path / "train").iterdir()] == ["index.json"]
+    shard.touch("x")
+    shard.touch("tokens", [])
 
 
-@settings(max_examples=20, deadline=None)
-@given(cuts=st.lists(st.integers(0, 9), max_size=4), block=st.integers(1, 40))
-def test_bytes_do_not_depend_on_how_rows_were_batched(
-    tmp_path_factory: pytest.TempPathFactory, cuts: list[int], block: int
-) -> None:
-    folder, all_rows = tmp_path_factory.mktemp("shards"), rows(9)
-    edges = [0, *sorted(cuts), 9]
-    pieces = [{k: v[a:b] for k, v in all_rows.items()} for a, b in pairwise(edges)]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(native, "BLOCK_BYTES", block)
-        write(folder / "whole", all_rows)
-        write(folder / "pieces", *pieces)
-    for name in ("x.bin", "label.bin", "sample_id.bin", "index.json"):
-        assert (folder / "whole" / name).read_bytes() == (folder / "pieces" / name).read_bytes()
+def test_rows_that_are_all_empty_are_rows(tmp_path: Path) -> None:
+    fields = {"image": Field.bytes()}
+    with ShardWriter(tmp_path / "train", split="train", fields=fields) as writer:
+        writer.write({"image": [b"", b""]})
+    shard = open_shard(tmp_path / "train", verify=True)
+    assert (shard.num_rows, bytes(ragged(shard, "image").view(1))) == (2, b"")
 
 
-def test_an_error_while_writing_leaves_no_index(tmp_path: Path) -> None:
-    bad = rows(2) | {"label": np.array([0, 3], np.int32)}
-    with pytest.raises(DataError, match="labels 0 to 3 for 3 classes"):
-        write(tmp_path / "train", rows(2), bad)
-    with pytest.raises(DataError, match=r"index\.json is missing: the shard was not finished; run shard again"):
-        open_shard(tmp_path / "train")
+def test_a_row_outside_is_an_index_error(shard: Shard, divided: Shard) -> None:
+    with pytest.raises(IndexError, match="row 5 of 5"):
+        ragged(shard, "image").view(5)
+    with pytest.raises(IndexError, match="rows 0 to 5 of 5"):
+        divided.touch("x", [0, 5])
 
 
-def test_a_truncated_file_is_named_with_both_sizes(tmp_path: Path) -> None:
-    folder = write(tmp_path / "train", rows(5))
-    (folder / "x.bin").write_bytes((folder / "x.bin").read_bytes()[:-1])
-    with pytest.raises(DataError, match=r"x\.bin has 59 bytes, the index says 60 for shape \(5, 4, 3, 1\) of \|u1"):
-        open_shard(folder)
+def test_equal_data_have_equal_fingerprints_and_others_do_not(tmp_path: Path) -> None:
+    first, second = (open_shard(write(tmp_path / name, rows())) for name in "ab")
+    changed = rows()
+    changed["label"] = np.asarray(changed["label"])[::-1].copy()
+    third = open_shard(write(tmp_path / "c", changed))
+    assert first.fingerprint == second.fingerprint
+    assert len({first.fingerprint, third.fingerprint}) == 2
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    folder = write(tmp_path / "train", rows(5))
-    (folder / "weight.bin").unlink()
-    with pytest.raises(DataError, match=r"weight\.bin is missing; run shard again"):
-        open_shard(folder)
+def test_arrays_in_memory_make_a_shard() -> None:
+    shard = memory_shard({"x": np.ones((2, 3), np.float32), "label": np.array([0, 1])}, split="test", dataset=DATASET)
+    assert (shard.num_rows, shard.shape, shard.label.tolist()) == (2, (3,), [0, 1])
+    shard.touch("x", [1])
+    shard.check_unchanged()
 
 
-def test_one_altered_byte_is_found_by_verify_alone_and_located(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native, "BLOCK_BYTES", 16)
-    with ShardWriter(tmp_path / "train", split="train", dataset=DATASET, shape=(4, 3, 1), dtype="uint8") as writer:
-        writer.write(rows(5))
-    edit_index(tmp_path / "train", block_bytes=16)
-    damaged = bytearray((tmp_path / "train" / "x.bin").read_bytes())
-    damaged[20] ^= 1
-    (tmp_path / "train" / "x.bin").write_bytes(damaged)
-    assert open_shard(tmp_path / "train").num_rows == 5
-    with pytest.raises(DataError, match=r"x\.bin was altered: the block from byte 16 to 32 has CRC-32"):
-        open_shard(tmp_path / "train", verify=True)
+def test_a_shard_without_the_wanted_array_says_what_it_has(tmp_path: Path) -> None:
+    with ShardWriter(tmp_path / "train", split="train", fields={"tokens": Field.ragged("int32")}) as writer:
+        writer.write({"tokens": [np.array([1])]})
+    shard = open_shard(tmp_path / "train")
+    with pytest.raises(DataError, match=r"train has no array 'x' but \['tokens'\]"):
+        _ = shard.x
+    with pytest.raises(DataError, match="train describes no data set"):
+        _ = shard.classes
 
 
-def test_another_version_is_refused(tmp_path: Path) -> None:
-    folder = write(tmp_path / "train", rows(1))
-    edit_index(folder, version=2)
-    with pytest.raises(DataError, match=r"has version 2, this datamill reads 1; run shard again"):
-        open_shard(folder)
+def test_importing_the_package_loads_nothing_heavy() -> None:
+    code = "import sys, datamill.shards; print(sorted({'numpy', 'torch', 'pyarrow'} & sys.modules.keys()))"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "[]\n"
 
 
-def test_an_index_that_does_not_fit_the_layout_is_refused(tmp_path: Path) -> None:
-    folder = write(tmp_path / "train", rows(2))
-    edit_index(folder, num_rows=3)
-    with pytest.raises(DataError, match="do not make 3 samples"):
-        open_shard(folder)
-    (folder / "index.json").write_text("{")
-    with pytest.raises(DataError, match=r"index\.json is damaged"):
-        open_shard(folder)
+def test_reading_loads_neither_pandas_nor_the_pipelines_tools() -> None:
+    code = (
+        "import sys; from datamill.shards import open_shard, ShardWriter; "
+        "print(sorted({'torch', 'pandas', 'sklearn', 'cv2', 'mlflow', 'prefect', 'dvc'} & sys.modules.keys()))"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "[]\n"
 
 
 def test_the_readme_reads_a_shard_with_numpy_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    batch = rows(3)
-    write(tmp_path / "data/shard/shards/train", batch)
+    write(tmp_path / "data/shard/shards/train", rows(3), rows(2))
     monkeypatch.chdir(tmp_path)
     (code,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
+    assert "datamill" not in code
     names: dict[str, object] = {}
     exec(code, names)  # noqa: S102 - the README's own example
-    assert names["first"] == (str(batch["label"][0]), batch["x"][0].mean())
+    read = names["read"]
+    assert callable(read)
+    np.testing.assert_array_equal(read("x"), np.concatenate([rows(3)["x"], rows(2)["x"]]))  # type: ignore[arg-type]
+    assert [row.tobytes() for row in read("image")] == [b"one", b"", b"three", b"one", b""]
+    assert [row.tolist() for row in read("tokens")] == [*TOKENS[:3], *TOKENS[:2]]

@@ -1,14 +1,19 @@
 """Everything a reading gives, at once, for tests."""
 
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from datamill import sources
 from datamill.samples import Dataset
-from datamill.sources.batches import Reject, Tally
+from datamill.sources.batches import Batch, Reading, Reject
+from datamill.sources.journal import Journal
 from datamill.sources.params import IngestParams
+from tests.fakes import InlineEngine, make_context
 
 TABLE_FIELDS: dict[str, Any] = {
     "kind": "table",
@@ -32,16 +37,23 @@ def make_params(
     return IngestParams.model_validate({"source": source, "max_pixels": max_pixels, "max_file_bytes": max_file_bytes})
 
 
-def drain(source: Mapping[str, Any], *, num_workers: int = 1, **limits: int) -> tuple[Dataset, pa.Table, list[Reject]]:
+@contextmanager
+def opened(params: IngestParams, *, engine: InlineEngine | None = None) -> Iterator[Reading]:
+    """A reading that remembers nothing, with a place for its scratch."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        context = make_context(folder, engine=engine)
+        yield sources.read(params, context=context, journal=Journal(folder / "state", made_with="", previous={}))
+
+
+def drain(source: Mapping[str, Any], **limits: int) -> tuple[Dataset, pa.Table, list[Reject]]:
     """Data set, samples and rejects of a source, after checking that they add up to its items."""
-    reading = sources.read(make_params(source, **limits), num_workers=num_workers)
-    tally = Tally(dataset=reading.dataset, num_items=reading.num_items)
-    tables = []
-    for batch in reading.batches:
-        tally.add(batch)
-        tables.append(batch.table)
-    assert tally.num_samples + len(tally.rejects) == reading.num_items
-    return reading.dataset, pa.concat_tables(tables), tally.rejects
+    with opened(make_params(source, **limits)) as reading:
+        batches = [batch for batch in reading.batches if isinstance(batch, Batch)]
+    table = pa.concat_tables([batch.table for batch in batches])
+    rejects = [reject for batch in batches for reject in batch.rejects]
+    assert table.num_rows + len(rejects) == reading.num_items
+    return reading.dataset, table, rejects
 
 
 def drain_table(path: object, **fields: Any) -> tuple[Dataset, pa.Table, list[Reject]]:

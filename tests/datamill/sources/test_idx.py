@@ -9,10 +9,9 @@ import fsspec
 import numpy as np
 import pytest
 
-from datamill import sources
 from datamill.errors import DataError
 from datamill.modalities import image
-from tests.datamill.sources.drain import drain, make_params
+from tests.datamill.sources.drain import drain, make_params, opened
 
 PIXELS = np.random.default_rng(0).integers(0, 255, (5, 4, 3), dtype=np.uint8)
 IMAGES = struct.pack(">BBBBIII", 0, 0, 8, 3, 5, 4, 3) + PIXELS.tobytes()
@@ -101,14 +100,14 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def test_a_file_that_changes_while_read_stops_the_run(tmp_path: Path) -> None:
-    reading = sources.read(make_params(source(tmp_path)), num_workers=1)
-    (tmp_path / "labels").write_bytes(LABELS + b"x")
-    with pytest.raises(DataError, match="labels: 1 of its files came, changed or went while it was read"):
-        list(reading.batches)
+    with opened(make_params(source(tmp_path))) as reading:
+        (tmp_path / "labels").write_bytes(LABELS + b"x")
+        with pytest.raises(DataError, match="labels: 1 of its files came, changed or went while it was read"):
+            list(reading.batches)
 
 
 def test_a_file_that_vanishes_stops_the_run(tmp_path: Path) -> None:
-    reading = sources.read(make_params(source(tmp_path)), num_workers=1)
-    (tmp_path / "images").unlink()
-    with pytest.raises(DataError, match="images cannot be read: No such file or directory"):
-        list(reading.batches)
+    with opened(make_params(source(tmp_path))) as reading:
+        (tmp_path / "images").unlink()
+        with pytest.raises(DataError, match="images cannot be read: No such file or directory"):
+            list(reading.batches)

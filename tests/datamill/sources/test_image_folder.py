@@ -9,10 +9,10 @@ import fsspec
 import numpy as np
 import pytest
 
-from datamill import sources
 from datamill.errors import DataError
+from datamill.sources.listing import StoredFile
 from datamill.sources.stores import Store
-from tests.datamill.sources.drain import drain, make_params
+from tests.datamill.sources.drain import drain, make_params, opened
 
 
 def encode(ending: str, *, brightness: int, size: int = 8) -> bytes:
@@ -112,33 +112,35 @@ def test_a_name_that_is_not_text_is_spelt_out(folder: Path) -> None:
 
 
 def test_a_file_that_vanishes_or_changes_becomes_a_reject(folder: Path) -> None:
-    reading = sources.read(make_params(source(folder)), num_workers=1)
-    (folder / "cat" / "1.png").unlink()
-    (folder / "dog" / "1.bmp").write_bytes(encode(".bmp", brightness=31, size=9))
-    (batch,) = reading.batches
-    assert [(reject.source, reject.reason) for reject in batch.rejects] == [
-        ("cat/1.png", "vanished"),
-        ("dog/1.bmp", "changed_while_read"),
-    ]
-    assert batch.table.num_rows == 2
+    with opened(make_params(source(folder))) as reading:
+        (folder / "cat" / "1.png").unlink()
+        (folder / "dog" / "1.bmp").write_bytes(encode(".bmp", brightness=31, size=9))
+        (batch,) = reading.batches
+        assert [(reject.source, reject.reason) for reject in batch.rejects] == [
+            ("cat/1.png", "vanished"),
+            ("dog/1.bmp", "changed_while_read"),
+        ]
+        assert batch.table.num_rows == 2
 
 
 def test_a_file_that_comes_while_reading_stops_the_run(folder: Path) -> None:
-    reading = sources.read(make_params(source(folder)), num_workers=1)
-    put(folder / "cat" / "9.png", encode(".png", brightness=99))
-    with pytest.raises(DataError, match=r"1 of its files came, changed or went while it was read, first cat/9\.png"):
-        list(reading.batches)
+    with opened(make_params(source(folder))) as reading:
+        put(folder / "cat" / "9.png", encode(".png", brightness=99))
+        with pytest.raises(
+            DataError, match=r"1 of its files came, changed or went while it was read, first cat/9\.png"
+        ):
+            list(reading.batches)
 
 
 def test_a_file_without_permission_is_unreadable(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = Store.open
+    real = Store.read
 
-    def denied(self: Store, file: Any) -> Any:
+    def denied(self: Store, file: StoredFile) -> bytes | None:
         if file.key == "cat/1.png":
             raise PermissionError(13, "Permission denied")
         return real(self, file)
 
-    monkeypatch.setattr(Store, "open", denied)
+    monkeypatch.setattr(Store, "read", denied)
     _, _, rejects = drain(source(folder))
     assert rejects == [("cat/1.png", "unreadable", "permission to read it was denied")]
 
@@ -154,16 +156,10 @@ def test_a_store_gives_the_same_samples_as_a_folder(folder: Path) -> None:
     assert [reject.source for reject in rejects] == ["cat/bad.png"]
 
 
-def test_the_number_of_workers_changes_nothing(folder: Path) -> None:
-    for number in range(30):
-        put(folder / "cat" / f"more{number}.png", encode(".png", brightness=number) if number % 3 else b"no")
-    assert drain(source(folder), num_workers=4)[1:] == drain(source(folder), num_workers=1)[1:]
-
-
 def test_batches_are_bounded_in_bytes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("datamill.sources.image_folder.BATCH_BYTES", 100)
-    reading = sources.read(make_params(source(folder)), num_workers=2)
-    assert [batch.table.num_rows for batch in reading.batches] == [1, 1, 1, 1]
+    with opened(make_params(source(folder))) as reading:
+        assert [batch.table.num_rows for batch in reading.batches] == [1, 1, 1, 1]
 
 
 def test_a_source_without_images_says_what_to_do(folder: Path, tmp_path: Path) -> None:

@@ -11,9 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datamill import sources
 from datamill.errors import DataError
-from tests.datamill.sources.drain import TABLE_FIELDS, drain_table, make_params
+from tests.datamill.sources.drain import TABLE_FIELDS, drain_table, make_params, opened
 
 CSV = "size,colour,class\n1,red,a\n2.5,blue,b\n,NA,a\ninf,red,b\n"
 
@@ -235,21 +234,21 @@ def test_a_missing_table_says_where_paths_start(tmp_path: Path) -> None:
 def test_a_table_that_changes_while_read_stops_the_run(tmp_path: Path) -> None:
     path = put(tmp_path / "t" / "1.csv", CSV)
     params = make_params({**TABLE_FIELDS, "path": str(path.parent)})
-    reading = sources.read(params, num_workers=1)
-    put(tmp_path / "t" / "2.csv", CSV)
-    with pytest.raises(DataError, match=r"1 of its files came, changed or went while it was read, first 2\.csv"):
-        list(reading.batches)
+    with opened(params) as reading:
+        put(tmp_path / "t" / "2.csv", CSV)
+        with pytest.raises(DataError, match=r"1 of its files came, changed or went while it was read, first 2\.csv"):
+            list(reading.batches)
 
 
 def test_a_table_that_vanishes_or_gets_other_columns_stops_the_run(tmp_path: Path) -> None:
     path = put(tmp_path / "t.csv", CSV)
     params = make_params({**TABLE_FIELDS, "path": str(path)})
-    reading = sources.read(params, num_workers=1)
-    put(path, "length,class\n1,a\n")
-    with pytest.raises(DataError, match="changed or went while it was read"):
-        list(reading.batches)
+    with opened(params) as reading:
+        put(path, "length,class\n1,a\n")
+        with pytest.raises(DataError, match="changed or went while it was read"):
+            list(reading.batches)
     put(path, CSV)
-    reading = sources.read(params, num_workers=1)
-    path.unlink()
-    with pytest.raises(DataError, match="does not exist"):
-        list(reading.batches)
+    with opened(params) as reading:
+        path.unlink()
+        with pytest.raises(DataError, match="does not exist"):
+            list(reading.batches)

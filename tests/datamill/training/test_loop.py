@@ -1,5 +1,4 @@
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,8 @@ from torch import nn
 from datamill.errors import StageError
 from datamill.networks import build, design
 from datamill.samples import Dataset
-from datamill.shards.native import Shard
+from datamill.shards.native import Shard, memory_shard
+from datamill.training import loop
 from datamill.training.checkpoint import FILE, load_checkpoint
 from datamill.training.loop import Trainer, make_optimizer, repeatable
 from datamill.training.recipe import Recipe
@@ -28,12 +28,13 @@ RECIPE = Recipe(
     max_gradient_norm=1.0,
     patience=None,
 )
+DATASET = Dataset(name="bars", modality="image", classes=("0", "1", "2"))
 
 
 class Recorder:
     """Leaves rows alone and remembers which epochs asked."""
 
-    is_identity = True
+    is_identity = False
 
     def __init__(self) -> None:
         self.epochs: set[int] = set()
@@ -51,15 +52,20 @@ def bars(count: int, *, seed: int) -> Shard:
     x = rng.integers(0, 120, (count, 6, 6, 1), dtype=np.uint8)
     for row, number in enumerate(label):
         x[row, 2 * number : 2 * number + 2] += 100
-    return Shard(
-        split="train",
-        dataset=Dataset(name="bars", modality="image", classes=("0", "1", "2")),
-        x=x,
-        label=label,
-        weight=np.ones(count, np.float32),
-        draw=np.ones(count, np.float32),
-        sample_id=np.zeros((count, 16), np.uint8),
-    )
+    arrays: dict[str, NDArray[Any]] = {
+        "x": x,
+        "label": label,
+        "weight": np.ones(count, np.float32),
+        "draw": np.ones(count, np.float32),
+        "sample_id": np.zeros((count, 16), np.uint8),
+    }
+    return memory_shard(arrays, split="train", dataset=DATASET)
+
+
+def replace(shard: Shard, **arrays: NDArray[Any]) -> Shard:
+    """The shard with some of its arrays replaced."""
+    kept = {name: np.array(getattr(shard, name)) for name in shard.fields}
+    return memory_shard(kept | arrays, split="train", dataset=DATASET)
 
 
 TRAIN, VALIDATION = bars(48, seed=0), bars(18, seed=1)
@@ -129,6 +135,64 @@ def test_a_killed_run_ends_as_an_uninterrupted_one(tmp_path: Path, stop_after: i
     assert all(torch.equal(resumed.state.best[name], value) for name, value in whole.state.best.items())
 
 
+class KilledError(Exception):
+    """Stands for SIGKILL."""
+
+
+@pytest.mark.parametrize("kill_at", [1, 2, 4, 7, 11])
+def test_a_run_killed_within_an_epoch_goes_on_after_its_last_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kill_at: int
+) -> None:
+    monkeypatch.setattr(loop, "CHECKPOINT_EVERY_S", 0.0)
+    whole = trainer(tmp_path / "whole")
+    expected = list(whole.epochs())
+    killed = trainer(tmp_path / "killed")
+    steps = iter(range(100))
+    step = killed._step
+
+    def dying(*arguments: Any, **words: Any) -> Any:
+        if next(steps) == kill_at:
+            raise KilledError
+        return step(*arguments, **words)
+
+    monkeypatch.setattr(killed, "_step", dying)
+    with pytest.raises(KilledError):
+        list(killed.epochs())
+    torch.manual_seed(99)  # another process would have other random numbers
+    resumed = trainer(tmp_path / "killed")
+    done = iter(range(100))
+    step_again = resumed._step
+
+    def counting(*arguments: Any, **words: Any) -> Any:
+        next(done)
+        return step_again(*arguments, **words)
+
+    monkeypatch.setattr(resumed, "_step", counting)
+    assert list(resumed.epochs()) == expected
+    assert weights(resumed) == weights(whole)
+    assert next(done) == 12 - kill_at  # 4 epochs of 3 steps, none done twice
+
+
+def test_a_checkpoint_within_an_epoch_of_another_order_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "CHECKPOINT_EVERY_S", 0.0)
+    run = trainer(tmp_path)
+    step = run._step
+    steps = iter(range(100))
+
+    def dying(*arguments: Any, **words: Any) -> Any:
+        if next(steps) == 2:
+            raise KilledError
+        return step(*arguments, **words)
+
+    monkeypatch.setattr(run, "_step", dying)
+    with pytest.raises(KilledError):
+        list(run.epochs())
+    with pytest.raises(StageError, match="another seed gives another order"):
+        list(trainer(tmp_path, seed=4).epochs())
+
+
 def test_a_resumed_run_does_not_repeat_finished_epochs(tmp_path: Path) -> None:
     list(trainer(tmp_path, epochs=4).epochs())
     resumed = trainer(tmp_path, epochs=4)
@@ -156,7 +220,9 @@ def test_patience_ends_the_run(tmp_path: Path) -> None:
 
 
 def test_an_empty_validation_split_makes_the_last_epoch_best(tmp_path: Path) -> None:
-    empty = replace(VALIDATION, **{name: getattr(VALIDATION, name)[:0] for name in ("x", "label", "weight", "draw")})
+    empty = replace(
+        VALIDATION, **{name: getattr(VALIDATION, name)[:0] for name in ("x", "label", "weight", "draw", "sample_id")}
+    )
     run = trainer(tmp_path, validation=empty)
     assert [result.validation_loss for result in run.epochs()] == [None] * 4
     assert run.state.best is run.state.network
@@ -185,7 +251,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tmp_
 
 
 def test_an_empty_training_split_is_refused(tmp_path: Path) -> None:
-    empty = replace(TRAIN, **{name: getattr(TRAIN, name)[:0] for name in ("x", "label", "weight", "draw")})
+    empty = replace(TRAIN, **{name: getattr(TRAIN, name)[:0] for name in ("x", "label", "weight", "draw", "sample_id")})
     with pytest.raises(StageError, match="the training split is empty"):
         trainer(tmp_path, train=empty)
 

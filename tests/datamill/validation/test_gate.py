@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from datamill.errors import StageError
 from datamill.fates import Fates
@@ -7,7 +8,11 @@ from datamill.validation.checking import Finding
 from datamill.validation.gate import check_gate, judge, require_samples, share_bad
 from datamill.validation.rules import Rule
 
-SOURCES = [f"cat/{row}.png" for row in range(10)]
+NUM_SAMPLES = 10
+
+
+def sources_of(rows: NDArray[np.int64]) -> list[str]:
+    return [f"cat/{row}.png" for row in rows]
 
 
 def finding(rows: list[int], *, name: str = "small_image", severity: str = "critical", observed: str = "") -> Finding:
@@ -16,9 +21,9 @@ def finding(rows: list[int], *, name: str = "small_image", severity: str = "crit
 
 
 def stop(findings: list[Finding], *, rejects: list[tuple[str, str]] | None = None, accepted: float = 0.1) -> str:
-    fates = judge(findings, num_samples=len(SOURCES))
+    fates = judge(findings, num_samples=NUM_SAMPLES)
     with pytest.raises(StageError) as caught:
-        check_gate(findings, fates=fates, sources=SOURCES, rejects=rejects or [], max_bad_share=accepted)
+        check_gate(findings, fates=fates, sources=sources_of, rejects=rejects or [], max_bad_share=accepted)
     return str(caught.value)
 
 
@@ -29,9 +34,10 @@ def test_a_critical_failure_quarantines_a_warning_keeps_and_an_info_says_nothing
         finding([0, 1]),
     ]
     fates = judge(findings, num_samples=4)
-    assert fates.fates == ["quarantined", "quarantined", "kept", "kept"]
-    assert fates.reasons == ["small_image", "small_image", "odd_image", ""]
-    assert fates.details[0] == "height = 4, expected at least 8 px"
+    columns = {name: column.to_pylist() for name, column in fates.columns(0, 4).items()}
+    assert columns["fates"] == ["quarantined", "quarantined", "kept", "kept"]
+    assert columns["reasons"] == ["small_image", "small_image", "odd_image", ""]
+    assert columns["details"][0] == "height = 4, expected at least 8 px"
 
 
 def test_the_message_names_rules_counts_and_at_most_five_sources() -> None:
@@ -55,11 +61,11 @@ def test_the_gate_opens_at_exactly_the_accepted_share() -> None:
     findings = [finding([0]), finding(list(range(10)), severity="warning")]
     fates = judge(findings, num_samples=10)
     assert share_bad(fates, rejects=[]) == 0.1
-    check_gate(findings, fates=fates, sources=SOURCES, rejects=[], max_bad_share=0.1)
+    check_gate(findings, fates=fates, sources=sources_of, rejects=[], max_bad_share=0.1)
 
 
 def test_a_warning_about_the_whole_data_set_does_not_stop_the_run() -> None:
-    check_gate([finding([], severity="warning")], fates=Fates(10), sources=SOURCES, rejects=[], max_bad_share=0.0)
+    check_gate([finding([], severity="warning")], fates=Fates(10), sources=sources_of, rejects=[], max_bad_share=0.0)
 
 
 def test_many_rules_are_cut_short() -> None:
@@ -69,4 +75,4 @@ def test_many_rules_are_cut_short() -> None:
 
 def test_a_source_of_rejects_only_is_refused_with_their_reasons() -> None:
     with pytest.raises(StageError, match=r"no sample, and 1 items that were rejected\n  1 item.*empty: cat/a.png"):
-        require_samples([], rejects=[("cat/a.png", "empty")])
+        require_samples(0, rejects=[("cat/a.png", "empty")])

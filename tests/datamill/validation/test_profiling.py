@@ -3,8 +3,9 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from datamill.modalities import modality_of
 from datamill.samples import Dataset, Feature
-from datamill.validation.profiling import derive_rules, profile, read_properties
+from datamill.validation.profiling import derive_rules, frame_of, profile
 from datamill.validation.rules import Rule
 from tests.builders import image_table, tabular_table
 from tests.datamill.validation.limits import make_limits
@@ -19,13 +20,18 @@ def image_frame(**columns: list[float]) -> pd.DataFrame:
     return pd.DataFrame({name: [value] * count for name, value in usual.items()} | columns | {"label": ["0"] * count})
 
 
+def properties_of(table: pa.Table, *, dataset: Dataset) -> pd.DataFrame:
+    """The properties of samples that are in memory."""
+    return frame_of(modality_of(dataset).properties(table, dataset=dataset), labels=table["label"])
+
+
 def names(rules: list[Rule], column: str) -> list[str]:
     return [rule.name for rule in rules if column in rule.columns]
 
 
 def test_properties_carry_the_label_and_the_size_of_its_class() -> None:
     dataset, table = image_table(num_samples=7)
-    frame = read_properties([table.slice(0, 4), table.slice(4)], dataset=dataset)
+    frame = properties_of(table, dataset=dataset)
     assert frame["class_size"].tolist() == [3, 2, 2, 3, 2, 2, 3]
     assert frame["height"].tolist() == [8] * 7
     assert frame.index.tolist() == list(range(7))
@@ -34,14 +40,14 @@ def test_properties_carry_the_label_and_the_size_of_its_class() -> None:
 def test_a_feature_named_like_a_column_of_ours_is_told_apart() -> None:
     dataset = Dataset(name="rows", modality="tabular", classes=("0",), features=(Feature(name="label", kind="number"),))
     table = pa.table({"feature:label": [1.5, 2.5], "label": ["0", "0"]})
-    frame = read_properties([table], dataset=dataset)
+    frame = properties_of(table, dataset=dataset)
     assert frame["feature:label"].tolist() == [1.5, 2.5]
     assert frame["label"].tolist() == ["0", "0"]
 
 
 def test_the_profile_says_types_ranges_holes_and_classes() -> None:
     dataset, table = tabular_table(num_samples=10)
-    found = profile(read_properties([table], dataset=dataset))
+    found = profile(properties_of(table, dataset=dataset))
     assert found["num_samples"] == 10
     assert found["classes"] == {"0": 4, "1": 3, "2": 3}
     assert found["columns"]["colour"] == {"type": "string", "nulls": 0, "distinct": 3}
@@ -56,7 +62,7 @@ def test_a_column_without_a_finite_value_has_no_range() -> None:
 
 def test_a_tables_rules_come_from_its_columns() -> None:
     dataset, table = tabular_table()
-    rules = derive_rules(read_properties([table], dataset=dataset), dataset=dataset, limits=make_limits())
+    rules = derive_rules(properties_of(table, dataset=dataset), dataset=dataset, limits=make_limits())
     assert names(rules, "height") == ["nulls", "constant", "non_finite", "range"]
     assert names(rules, "colour") == ["nulls", "constant", "identifier"]
     assert names(rules, "label") == ["single_class"]

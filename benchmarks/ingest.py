@@ -1,0 +1,253 @@
+"""Folders of image files turned into samples, beside the tools that turn them into shards or tables.
+
+    python benchmarks/ingest.py --check                       40,000 small and 10,000 larger images (about 8 minutes)
+    python benchmarks/ingest.py --peers /path/to/python       an interpreter that has datasets and webdataset
+    python benchmarks/ingest.py --quick --check               few images, one round, half a minute
+
+Every contender runs in a process of its own, once a round, after its imports and on files that were read before.
+``floor`` lists, reads and decodes the files and does nothing else; ``ours`` checks every byte, decodes every image,
+names it by its content and writes verified parts. What a peer leaves out stands beside its name. The last lines name
+each figure beside its bar; with ``--check`` the exit status is 1 when one is missed.
+"""
+
+import argparse
+import json
+import os
+import platform
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from pipeline import Figure
+
+CLASSES = 10
+MIB = 2**20
+LIMITS = {"max_pixels": 64_000_000, "max_file_bytes": 2**30}
+PEERS = {
+    "webdataset": "tar, no check",
+    "webdataset-decoded": "tar, decoded",
+    "datasets": "Parquet, no check",
+}
+
+
+def main() -> int:
+    options = parse()
+    if options.child:
+        print(json.dumps(CONTENDERS[options.child](options.source, options.out)))
+        return 0
+    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}", flush=True)
+    figures = []
+    with tempfile.TemporaryDirectory(prefix="datamill-ingest-", dir=options.folder) as name:
+        for side, ending, count, few in ((28, ".png", 40_000, 2_000), (256, ".jpg", 10_000, 300)):
+            source = Path(name) / f"{side}px"
+            draw(source, side=side, ending=ending, count=few if options.quick else count)
+            rounds = 1 if options.quick else options.rounds
+            cost = take_turns(source, Path(name) / "out", rounds=rounds, peers=options.peers)
+            figures += judge(cost, side=side, is_quick=options.quick)
+    print("\n".join(map(str, figures)))
+    return 1 if options.check and not all(figure.holds for figure in figures) else 0
+
+
+def judge(cost: dict[str, float], *, side: int, is_quick: bool) -> list[Figure]:
+    """Bars for microseconds per image; of a few images, which show that it works, only one that cannot be missed."""
+    mine, others = min(cost["ours"], cost["ours-2"]), [cost[name] for name in PEERS if name in cost]
+    if is_quick:
+        return [Figure(f"{side} px: ours us/image", mine, 10_000, at_most=True)]
+    # Small images cost as much to list as to read, and one process lists them.
+    speedup = Figure(
+        f"{side} px: speed-up of two workers", cost["ours"] / cost["ours-2"], 1.2 if side < 100 else 1.6, at_most=False
+    )
+    unchanged = Figure(f"{side} px: unchanged / first", cost["again"] / cost["ours"], 0.5, at_most=True)
+    fastest = [Figure(f"{side} px: ours / fastest peer", mine / min(others), 1.0, at_most=True)] if others else []
+    return [*fastest, speedup, unchanged]
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each contender")
+    parser.add_argument("--folder", type=Path, help="where the images are drawn; a disk, not memory")
+    parser.add_argument("--peers", default=sys.executable, help="interpreter that runs the peers")
+    parser.add_argument("--quick", action="store_true", help="few images, one round")
+    parser.add_argument("--check", action="store_true", help="exit with status 1 when a bar is missed")
+    parser.add_argument("--child", choices=CONTENDERS, help=argparse.SUPPRESS)
+    parser.add_argument("--source", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def draw(folder: Path, *, side: int, ending: str, count: int) -> None:
+    """Smooth noise, no two images alike."""
+    import cv2
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    small = [rng.integers(0, 255, (side // 8 + 2, side // 8 + 2, 3), dtype=np.uint8) for _ in range(200)]
+    images = [cv2.resize(one, (side, side), interpolation=cv2.INTER_CUBIC) for one in small]
+    for number in range(count):
+        image = images[number % len(images)]
+        image[0, :3] = np.frombuffer(number.to_bytes(9, "little"), np.uint8).reshape(3, 3)
+        path = folder / f"class-{number % CLASSES}" / f"{number:07d}{ending}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(cv2.imencode(ending, image if side > 28 else image[..., 0])[1].tobytes())
+
+
+def take_turns(source: Path, out: Path, *, rounds: int, peers: str) -> dict[str, float]:
+    """Microseconds per image of each contender, the median of its turns."""
+    turns: dict[str, list[float]] = {}
+    absent: set[str] = set()
+    run("floor", source, out, python=sys.executable)  # so that all find the files in memory
+    for _ in range(rounds):
+        for name in CONTENDERS:
+            if name not in absent:
+                python = peers if name in PEERS else sys.executable
+                found = run(name, source, out, python=python)
+                if found is None:
+                    absent.add(name)
+                    continue
+                turns.setdefault(name, []).append(found["seconds"] / found["count"] * 1e6)
+                print(
+                    f"{source.name} {name:20} {turns[name][-1]:7.1f} us/image, peak {found['peak_mib']:.0f} MiB",
+                    flush=True,
+                )
+    for name in absent:
+        print(f"{source.name} {name:20} absent", flush=True)
+    return {name: statistics.median(values) for name, values in turns.items()}
+
+
+def run(name: str, source: Path, out: Path, *, python: str) -> dict[str, float] | None:
+    """What a contender measured; ``None`` where it is not installed."""
+    if name != "again":
+        shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True, exist_ok=True)
+    command = [python, __file__, "--child", name, "--source", str(source), "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        if "ModuleNotFoundError" in done.stderr and name in PEERS:
+            return None
+        sys.exit(f"{name} failed:\n{done.stderr[-3000:]}")
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def measured(count: int, *, since: float) -> dict[str, float]:
+    seconds = time.perf_counter() - since
+    return {"seconds": seconds, "count": count, "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+
+
+def image_files(source: Path) -> Iterator[tuple[str, str]]:
+    """Path and class of every image."""
+    for folder in sorted(source.iterdir()):
+        for path in sorted(entry.path for entry in os.scandir(folder)):
+            yield path, folder.name
+
+
+def read(path: str) -> bytes:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        return os.read(descriptor, os.fstat(descriptor).st_size)
+    finally:
+        os.close(descriptor)
+
+
+def floor(source: Path, out: Path) -> dict[str, float]:
+    import cv2
+    import numpy as np
+
+    cv2.setNumThreads(1)
+    start, count = time.perf_counter(), 0
+    for path, _ in image_files(source):
+        payload = read(path)
+        assert cv2.imdecode(np.frombuffer(payload, np.uint8), cv2.IMREAD_UNCHANGED) is not None
+        count += 1
+    return measured(count, since=start)
+
+
+def ours(source: Path, out: Path, *, num_workers: int = 1, is_again: bool = False) -> dict[str, float]:
+    """The stage itself; ``is_again`` after a run that is its previous one."""
+    import cv2
+
+    from datamill.engine import Engine
+    from datamill.sources import IngestParams, image_folder, intake  # noqa: F401 - imported before the clock starts
+    from datamill.stage import Context
+    from tasks.ingest import ingest
+
+    class Tracker:
+        def log_metrics(self, metrics: Any, *, step: int | None = None) -> None:
+            """Nothing is kept."""
+
+    cv2.setNumThreads(1)
+    (out / "scratch").mkdir(exist_ok=True)
+    outputs = {name: out / ("second" if is_again else "first") / name for name in ("samples", "rejects")}
+    context = Context(
+        device="cpu",
+        num_threads=1,
+        num_workers=num_workers,
+        engine=Engine(num_workers=num_workers),
+        previous={name: out / "first" / name for name in outputs} if is_again else {},
+        tracker=Tracker(),
+        scratch=out / "scratch",
+        state=out / "state",
+        progress=lambda items, **_: items,
+    )
+    folder = {"kind": "image_folder", "path": str(source), "group_from": "none"}
+    params = IngestParams.model_validate({"source": folder, **LIMITS})
+    start = time.perf_counter()
+    metrics = ingest(**outputs, params=params, context=context)
+    return measured(metrics["num_samples"], since=start)
+
+
+def again(source: Path, out: Path) -> dict[str, float]:
+    """The second ingest of files none of which changed."""
+    time.sleep(2.5)  # files that were changed a moment ago are not trusted
+    if not (out / "state").exists():
+        ours(source, out)
+    return ours(source, out, is_again=True)
+
+
+def webdataset(source: Path, out: Path, *, is_decoding: bool = False) -> dict[str, float]:
+    import webdataset
+
+    if is_decoding:
+        import cv2
+        import numpy as np
+
+        cv2.setNumThreads(1)
+    start, count = time.perf_counter(), 0
+    with webdataset.ShardWriter(f"{out}/%06d.tar", maxcount=50_000, verbose=0) as writer:
+        for path, label in image_files(source):
+            payload = read(path)
+            if is_decoding:
+                assert cv2.imdecode(np.frombuffer(payload, np.uint8), cv2.IMREAD_UNCHANGED) is not None
+            writer.write({"__key__": f"{count:09d}", path.rpartition(".")[2]: payload, "cls": label})
+            count += 1
+    return measured(count, since=start)
+
+
+def datasets(source: Path, out: Path) -> dict[str, float]:
+    os.environ.update(HF_HOME=str(out / "home"), HF_HUB_OFFLINE="1", HF_DATASETS_DISABLE_PROGRESS_BARS="1")
+    import datasets
+
+    start = time.perf_counter()
+    loaded = datasets.load_dataset("imagefolder", data_dir=str(source), split="train", cache_dir=str(out / "cache"))
+    loaded.to_parquet(str(out / "train.parquet"))
+    return measured(len(loaded), since=start)
+
+
+CONTENDERS: dict[str, Callable[[Path, Path], dict[str, float]]] = {
+    "floor": floor,
+    "ours": ours,
+    "again": again,
+    "ours-2": lambda source, out: ours(source, out, num_workers=2),
+    "webdataset": webdataset,
+    "webdataset-decoded": lambda source, out: webdataset(source, out, is_decoding=True),
+    "datasets": datasets,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,66 @@
+"""What is known of every sample from one look at its payload: a folder that belongs to a parts folder.
+
+Layout of a features folder::
+
+    <key>.parquet   one row per sample of the samples' part of that key, in its order
+    manifest.json   as that of a parts folder, and the digest of the code that made it
+
+Columns: ``sample_id``, ``content_hash``, and the modality's features (``Modality.features``).
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import ValidationError
+
+from datamill import files, parts
+from datamill.errors import DataError
+from datamill.modalities import modality_of
+from datamill.parts import Part
+from datamill.samples import Dataset
+
+IDENTITY = ("sample_id", "content_hash")
+FEW_VALUES = ("height", "width", "channels")  # columns that a dictionary makes smaller
+
+
+class Manifest(parts.Manifest):
+    """The files of a folder; a folder without it is not finished."""
+
+    code: str
+    """Digest of the code that looked; what other code found is not reused."""
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a features folder.
+
+    Raises:
+        DataError: It is missing, damaged, of another version, or names a file that is missing or has another size.
+    """
+    parts.read_manifest(folder)
+    try:
+        return Manifest.model_validate_json((folder / parts.MANIFEST).read_bytes())
+    except ValidationError as error:
+        raise DataError(f"{folder / parts.MANIFEST} is not that of a features folder; run extract again") from error
+
+
+def iter_tables(
+    folder: Path, *, columns: Sequence[str] | None = None, rows: int = parts.READ_ROWS
+) -> Iterator[pa.Table]:
+    """The features in sample order, at most ``rows`` rows at a time; memory does not grow with the folder."""
+    return parts.iter_tables(folder, columns=columns, rows=rows)
+
+
+def look(table: pa.Table, *, dataset: Dataset) -> pa.Table:
+    """Features of samples, which ``table`` holds with their payload; without their identity."""
+    return modality_of(dataset).features(table, dataset=dataset)
+
+
+def write_file(folder: Path, table: pa.Table, *, key: str) -> Part:
+    """Write the features of the samples' part ``key``; the bytes depend on ``table`` alone."""
+    path = folder / f"{key}.parquet"
+    few = [name for name in FEW_VALUES if name in table.column_names]
+    with files.atomic_write(path) as partial:
+        pq.write_table(table, partial, compression="lz4", row_group_size=parts.READ_ROWS, use_dictionary=few)
+    return Part(key=key, num_rows=table.num_rows, size_bytes=path.stat().st_size, sha256=files.sha256_file(path))

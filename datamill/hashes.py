@@ -1,0 +1,57 @@
+"""Millions of hashes as numbers, and an index of them in a few bytes each."""
+
+import hashlib
+from typing import final
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from datamill.samples import HASH_BYTES, id_bytes
+
+
+def halves(hashes: pa.Array | pa.ChunkedArray) -> NDArray[np.uint64]:
+    """Sample ids, or content hashes, as two numbers each, shape ``(N, 2)``."""
+    return id_bytes(hashes).view(np.uint64)
+
+
+def digits(hashes: NDArray[np.uint64]) -> pa.Array:
+    """The ids or content hashes that ``halves`` took apart."""
+    width = 2 * HASH_BYTES
+    offsets = np.arange(0, width * (len(hashes) + 1), width, np.int32)
+    text = np.ascontiguousarray(hashes).tobytes().hex().encode()
+    return pa.Array.from_buffers(pa.string(), len(hashes), [None, pa.py_buffer(offsets), pa.py_buffer(text)])
+
+
+def word_hashes(words: pa.Array) -> NDArray[np.uint64]:
+    """64-bit hash of each string, 0 where there is none, shape ``(N,)``."""
+    encoded = words.dictionary_encode()
+    distinct = [word.encode() for word in encoded.dictionary.to_pylist()]
+    codes = [int.from_bytes(hashlib.blake2b(word, digest_size=8).digest(), "big") for word in distinct]
+    places = encoded.indices.fill_null(len(distinct)).to_numpy(zero_copy_only=False)
+    return np.asarray(np.array([*codes, 0], np.uint64)[places], np.uint64)
+
+
+@final
+class HashIndex:
+    """Finds hashes among others by binary search; 24 bytes per hash."""
+
+    def __init__(self, hashes: NDArray[np.uint64]) -> None:
+        """Take the hashes to find, shape ``(N, 2)``."""
+        self._places = np.argsort(hashes[:, 0], kind="stable")
+        self._first, self._second = hashes[self._places, 0], hashes[self._places, 1]
+
+    def find(self, hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """Place in the index of each of these hashes, shape ``(N, 2)``; -1 where there is none, shape ``(N,)``.
+
+        Among hashes whose first halves are equal only one is looked at, so another one may seem to be missing.
+        """
+        if not len(self._first):
+            return np.full(len(hashes), -1, np.int64)
+        order = np.argsort(hashes[:, 0])  # neighbours in order are neighbours in memory: three times as fast
+        wanted = hashes[order]
+        near = np.minimum(np.searchsorted(self._first, wanted[:, 0]), len(self._first) - 1)
+        is_found = (self._first[near] == wanted[:, 0]) & (self._second[near] == wanted[:, 1])
+        found = np.empty(len(hashes), np.int64)
+        found[order] = np.where(is_found, self._places[near], -1)
+        return found

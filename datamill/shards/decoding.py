@@ -1,0 +1,164 @@
+"""Encoded images of a shard to pixels: decoded in full, cropped, mirrored, written into a batch's memory."""
+
+# Shapes: B rows of a batch, H height (px), W width (px), C channels.
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from datamill.errors import DataError, ParamsError
+from datamill.shards.cache import SampleCache
+from datamill.shards.chance import row_chances
+
+try:
+    import simplejpeg
+except ImportError:  # OpenCV decodes JPEG to the same pixels, more slowly
+    simplejpeg = None
+
+STREAM = 0x0DEC  # keeps crops apart from other random numbers of a row
+MAX_PIXELS = 64_000_000  # a header that claims more is refused before anything is decoded
+JPEG_START, JPEG_END, EXIF = b"\xff\xd8\xff", b"\xff\xd9", b"Exif\0\0"
+HEADER_BYTES = 2**16  # where a JPEG's metadata begin
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Decode:
+    """How the images of a bytes field become one array.
+
+    Attributes:
+        height: Height of the result (px).
+        width: Width of the result (px).
+        channels: 1 (grey) or 3 (RGB).
+        crop: Where the result is cut out of an image that is larger: ``random``, by row and epoch, or ``center``.
+        flip: Mirror left and right for half of the rows, by row and epoch.
+    """
+
+    height: int
+    width: int
+    channels: Literal[1, 3] = 3
+    crop: Literal["random", "center"] = "center"
+    flip: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no image.
+
+        Raises:
+            ParamsError: Naming the value.
+        """
+        if min(self.height, self.width) < 1 or self.channels not in (1, 3) or self.crop not in ("random", "center"):
+            raise ParamsError(
+                f"{self} makes no image; height and width are at least 1 px, channels 1 or 3, crop random or center"
+            )
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape of one result."""
+        return self.height, self.width, self.channels
+
+
+class ImageColumn:
+    """Images of a bytes field; any number of threads may share it."""
+
+    def __init__(
+        self,
+        spec: Decode,
+        *,
+        view: Callable[[int], memoryview],
+        describe: Callable[[int], str],
+        cache: SampleCache,
+        seed: int,
+    ) -> None:
+        """Nothing is decoded yet.
+
+        Args:
+            spec: What becomes of an image.
+            view: Encoded bytes of a row.
+            describe: What errors call a row.
+            cache: Keeps decoded images, before they are cropped.
+            seed: Of the random crops and mirrorings.
+        """
+        self.shape = spec.shape
+        self.dtype = torch.uint8
+        self._describe = describe
+        self._spec = spec
+        self._view = view
+        self._cache = cache
+        self._seed = seed
+        self._memory = threading.local()  # one image's pixels, reused
+
+    def load(self, rows: NDArray[np.int64], *, out: Tensor, epoch: int) -> None:
+        """See ``Column``; an image that is smaller than the result is an error, too."""
+        chances = row_chances(rows, num=3, seed=self._seed, epoch=epoch, stream=STREAM)
+        for row, target, chance in zip(rows.tolist(), out, chances.T.tolist(), strict=True):
+            try:
+                pixels = self._cache.get(row, make=self._decode)
+                self._place(pixels, target=target, chance=chance)
+            except DataError as error:
+                raise DataError(f"{self._describe(row)}: {error}") from error
+
+    def _decode(self, row: int) -> Pixels:
+        """Pixels that are valid until this thread decodes the next image."""
+        payload = self._view(row)
+        if payload[:3] != JPEG_START or simplejpeg is None or EXIF in bytes(payload[:HEADER_BYTES]):
+            return decode_any(payload, channels=self._spec.channels)
+        try:
+            height, width, space, _ = simplejpeg.decode_jpeg_header(payload)
+            if height * width > MAX_PIXELS:
+                raise DataError(f"{width} x {height} px is more than the limit of {MAX_PIXELS} px")
+            wanted = "GRAY" if self._spec.channels == 1 else "RGB"
+            if space == "CMYK" or (wanted == "GRAY" and space != "Gray"):
+                return decode_any(payload, channels=self._spec.channels)
+            memory = self._borrow(height * width * self._spec.channels)
+            pixels: Pixels = simplejpeg.decode_jpeg(payload, colorspace=wanted, buffer=memory)
+        except ValueError as error:
+            raise DataError(f"damaged JPEG image: {error}") from error
+        return pixels
+
+    def _borrow(self, size_bytes: int) -> Pixels:
+        memory: Pixels | None = getattr(self._memory, "pixels", None)
+        if memory is None or len(memory) < size_bytes:
+            memory = self._memory.pixels = np.empty(size_bytes, np.uint8)
+        return memory
+
+    def _place(self, pixels: Pixels, *, target: Tensor, chance: list[float]) -> None:
+        spec = self._spec
+        spare_y, spare_x = pixels.shape[0] - spec.height, pixels.shape[1] - spec.width
+        if spare_y < 0 or spare_x < 0:
+            raise DataError(
+                f"{pixels.shape[1]} x {pixels.shape[0]} px is smaller than the crop of {spec.width} x {spec.height}; "
+                f"resize it in preprocess, or decode to a smaller size"
+            )
+        down, right, flip = chance if spec.crop == "random" else (0.5, 0.5, chance[2])
+        top, left = int(down * (spare_y + 1)), int(right * (spare_x + 1))
+        if spec.crop == "center":
+            top, left = spare_y // 2, spare_x // 2
+        crop = torch.from_numpy(pixels)[top : top + spec.height, left : left + spec.width]
+        target.copy_(torch.flip(crop, (1,)) if spec.flip and flip < 0.5 else crop)
+
+
+def decode_any(payload: memoryview, *, channels: int) -> Pixels:
+    """Pixels of an image in any format of the package, shape (H, W, C); grey is made from colour, or the reverse.
+
+    Raises:
+        DataError: The bytes are no image, or a damaged one.
+    """
+    import cv2
+
+    from datamill.modalities import image
+
+    content = bytes(payload)
+    if content.startswith(JPEG_START) and JPEG_END not in content[len(content) // 2 :]:
+        raise DataError(f"damaged JPEG image: its {len(content)} bytes hold no end-of-image marker")
+    try:
+        pixels = image.decode(content)
+    except cv2.error as error:
+        raise DataError(f"damaged image: {error}") from error
+    return image.resize(pixels, height=pixels.shape[0], width=pixels.shape[1], channels=channels)

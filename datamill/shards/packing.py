@@ -1,0 +1,362 @@
+"""Packs planned samples into shards: one segment of payload per part and split, made only where it is not there yet.
+
+A segment is named by the samples in it, the way they become arrays, and the code that makes them so. One that the
+previous shards have is linked; of the others, rows that the previous shards have are copied, and only rows that are
+new are made, part by part, by the engine's workers.
+"""
+
+import contextlib
+import functools
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pydantic import BaseModel
+
+from datamill import imports, parts
+from datamill.errors import DataError
+from datamill.preprocessing import ImagePreprocessor, Preprocessor
+from datamill.samples import HASH_BYTES, Dataset
+from datamill.shards import SPLITS
+from datamill.shards.index import Field, Segment
+from datamill.shards.native import Shard, open_shard
+from datamill.shards.placing import NOT_REPAIRED, Placement
+from datamill.shards.writing import ShardWriter
+from datamill.stage import Engine, Progress
+
+DECODED_BYTES = 32 * 2**20  # of arrays made at a time; bounds memory, not results
+ABSENT = -1
+LIGHT = ("label", "weight", "draw", "sample_id")  # fields that the plan gives
+
+Unmade: TypeAlias = tuple[str, NDArray[np.int64], list[tuple[NDArray[np.int64], str, NDArray[np.int64]]]]
+"""A part and the rows whose arrays are wanted; then positions among them of repaired ones, and the part and rows of
+their payload."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How samples become arrays.
+
+    Attributes:
+        preprocessor: The fitted preprocessor.
+        columns: Columns of a part that it reads.
+        key: Changes when the array of an unchanged sample would.
+    """
+
+    preprocessor: Preprocessor
+    columns: tuple[str, ...]
+    key: str
+
+    @classmethod
+    def of(cls, preprocessor: Preprocessor, *, dataset: Dataset) -> "Recipe":
+        """The recipe of a fitted preprocessor; an image's pixels depend on its size alone, not on their statistics."""
+        assert isinstance(preprocessor, BaseModel)
+        decisive = {"height", "width", "channels"} if isinstance(preprocessor, ImagePreprocessor) else None
+        fitted = preprocessor.model_dump(mode="json", include=decisive)
+        code = imports.digest("datamill.preprocessing")
+        features = [feature.column for feature in dataset.features]
+        columns = ("image",) if dataset.modality == "image" else tuple(features)
+        text = json.dumps([fitted, columns, code], sort_keys=True)
+        return cls(preprocessor, columns, hashlib.blake2b(text.encode(), digest_size=HASH_BYTES).hexdigest())
+
+    @property
+    def fields(self) -> dict[str, Field]:
+        """Fields of a shard for training."""
+        return {
+            "x": Field.array(self.preprocessor.dtype, self.preprocessor.shape),
+            "label": Field.array("int32"),
+            "weight": Field.array("float32"),
+            "draw": Field.array("float32"),
+            "sample_id": Field.array("uint8", (HASH_BYTES,)),
+        }
+
+    def meta(self, *, is_repaired: bool) -> dict[str, Any]:
+        """What a shard says of how it was made; rows of repaired samples may not serve again under the same id."""
+        return {"recipe": self.key, "is_repaired": is_repaired}
+
+    @property
+    def block_rows(self) -> int:
+        """Rows whose arrays are made at a time."""
+        row_bytes = int(np.prod(self.preprocessor.shape)) * np.dtype(self.preprocessor.dtype).itemsize
+        return max(1, DECODED_BYTES // max(1, row_bytes))
+
+
+@dataclass(frozen=True)
+class Piece:
+    """The samples of one part that go into one split.
+
+    Attributes:
+        key: Name of their segment.
+        split: Number of the split.
+        path: The part.
+        rows: Their rows in the part, int32, shape ``(N,)``.
+        known: Rows of the previous shard that hold their arrays, ``ABSENT`` where none does; ``None`` where nothing is
+            known of any.
+        repaired: Row of each sample among all repaired ones, or ``NOT_REPAIRED``, shape ``(N,)``.
+        linked: The previous shard's segment that holds them all, where there is one.
+    """
+
+    key: str
+    split: int
+    path: Path
+    rows: NDArray[np.int32]
+    known: NDArray[np.int64] | None
+    repaired: NDArray[np.int64]
+    linked: Segment | None
+
+    def blocks(self, num_rows: int) -> Iterator["Piece"]:
+        """The same in runs of at most ``num_rows`` samples."""
+        for start in range(0, len(self.rows), num_rows):
+            stop = start + num_rows
+            yield Piece(
+                key=self.key,
+                split=self.split,
+                path=self.path,
+                rows=self.rows[start:stop],
+                known=None if self.known is None else self.known[start:stop],
+                repaired=self.repaired[start:stop],
+                linked=None,
+            )
+
+    @property
+    def new(self) -> NDArray[np.int64]:
+        """Positions of the samples whose arrays have to be made."""
+        return np.arange(len(self.rows)) if self.known is None else np.flatnonzero(self.known == ABSENT)
+
+
+class Previous:
+    """The shards of the last run, as far as they can serve again; empty where there are none."""
+
+    def __init__(self, folder: Path | None, *, recipe: Recipe) -> None:
+        """Open what is below ``folder``; shards that are missing, damaged or of another version serve nothing."""
+        self._shards: dict[int, Shard] = {}
+        self._folders: dict[int, Path] = {}
+        self._recipe = recipe
+        for number, split in enumerate(SPLITS if folder is not None else ()):
+            assert folder is not None
+            self._folders[number] = folder / split
+            with contextlib.suppress(DataError):
+                self._shards[number] = open_shard(folder / split)
+
+    def segment(self, key: str, *, split: int) -> Segment | None:
+        """The segment of this name, if its bytes are what they were."""
+        start = 0
+        shard = self._shards.get(split)
+        for one in shard.index.segments.get("x", ()) if shard is not None else ():
+            if one.key == key and self._is_whole(split, slice(start, start + one.num_rows)):
+                return one
+            start += one.num_rows
+        return None
+
+    def rows(self, sample_id: NDArray[np.uint8], *, split: int) -> NDArray[np.int64] | None:
+        """Row of each sample in the previous shard of the split, ``ABSENT`` where it has none, shape ``(N,)``."""
+        found = self._index(split)
+        if found is None:
+            return None
+        keys, order, ids = found
+        wanted = _prefix(sample_id)
+        places = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+        rows = order[places]
+        is_same = (keys[places] == wanted) & (ids[rows] == sample_id).all(axis=1)
+        return np.where(is_same, rows, ABSENT)
+
+    def arrays(self, rows: NDArray[np.int64], *, split: int) -> NDArray[Any]:
+        """Arrays of some rows of the previous shard, after a look at their checksums."""
+        return self._shards[split].x[rows]
+
+    def folder(self, split: int) -> Path:
+        """Where the previous shard of a split lies."""
+        return self._folders[split]
+
+    @functools.cache  # noqa: B019 - lives as long as one run of the stage
+    def _index(self, split: int) -> tuple[NDArray[np.uint64], NDArray[np.int64], NDArray[np.uint8]] | None:
+        shard = self._shards.get(split)
+        if shard is None or not shard.num_rows or shard.meta != self._recipe.meta(is_repaired=False):
+            return None
+        ids = np.ascontiguousarray(shard.sample_id)
+        keys = _prefix(ids)
+        order = np.argsort(keys, kind="stable")
+        return keys[order], order, ids
+
+    def _is_whole(self, split: int, rows: slice) -> bool:
+        try:
+            self._shards[split].touch("x", rows)
+        except DataError:
+            return False
+        return True
+
+
+@dataclass(frozen=True)
+class Packed:
+    """What was written.
+
+    Attributes:
+        rows: Samples by split.
+        size_bytes: Size of the fields of all samples.
+        num_segments: Segments of payload.
+        num_linked: Segments that were there already.
+        num_made: Samples whose arrays had to be made.
+    """
+
+    rows: dict[str, int]
+    size_bytes: int
+    num_segments: int
+    num_linked: int
+    num_made: int
+
+    def summary(self) -> str:
+        """How much of it was work."""
+        return (
+            f"{self.num_linked} of {self.num_segments} segments were there already; "
+            f"made {self.num_made} of {sum(self.rows.values())} arrays"
+        )
+
+
+class Packer:
+    """Writes one shard per split: first what the plan says of every sample, then their payload."""
+
+    def __init__(self, folder: Path, *, dataset: Dataset, recipe: Recipe, repairs: Path, previous: Previous) -> None:
+        """Start empty shards.
+
+        Args:
+            folder: Receives a folder per split; must not hold anything yet.
+            dataset: What holds for every sample.
+            recipe: How samples become arrays.
+            repairs: Parts folder whose rows replace the payload of the same samples.
+            previous: What may serve again.
+        """
+        found = parts.read_manifest(repairs).parts
+        self._repairs = [(repairs / part.name, part) for part in found]
+        self._repair_ends = np.cumsum([part.num_rows for part in found], dtype=np.int64)
+        self._recipe = recipe
+        self._previous = previous
+        self._pieces: list[Piece] = []
+        self._num_rows = [0] * len(SPLITS)
+        self._stack = contextlib.ExitStack()
+        meta = recipe.meta(is_repaired=bool(found))
+        self._writers = [
+            ShardWriter(folder / split, split=split, dataset=dataset, meta=meta, fields=recipe.fields)
+            for split in SPLITS
+        ]
+
+    def __enter__(self) -> Self:
+        """Start writing."""
+        for writer in self._writers:
+            self._stack.enter_context(writer)
+        return self
+
+    def __exit__(
+        self, error: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        """Finish the shards, unless an error is on its way."""
+        self._stack.__exit__(error, value, tb)
+
+    def place(self, placement: Placement) -> NDArray[np.int64]:
+        """Write what the plan says of the samples of one part.
+
+        Returns:
+            Row of each sample in the shard of its split, shape ``(N,)``.
+        """
+        rows = np.empty(len(placement.rows), np.int64)
+        for split, writer in enumerate(self._writers):
+            here = np.flatnonzero(placement.split == split)
+            rows[here] = self._num_rows[split] + np.arange(len(here))
+            self._num_rows[split] += len(here)
+            if len(here):
+                writer.write({name: getattr(placement, name)[here] for name in LIGHT})
+                self._pieces.append(self._piece(placement, split=split, here=here))
+        return rows
+
+    def write_payload(self, *, engine: Engine, progress: Progress) -> "Packed":
+        """Write the arrays of every sample placed so far."""
+        making = functools.partial(make_arrays, recipe=self._recipe)
+        made = engine.map(making, self._unmade(engine))
+        num_made = 0
+        for piece in progress(self._pieces, total=len(self._pieces), label="packing segments"):
+            writer = self._writers[piece.split]
+            if piece.linked is not None:
+                writer.reuse("x", self._previous.folder(piece.split), piece.linked)
+                continue
+            writer.next_segment("x", key=piece.key)
+            for block in piece.blocks(self._recipe.block_rows):
+                arrays = next(made) if len(block.new) else None
+                num_made += len(block.new)
+                writer.write({"x": self._assembled(block, made=arrays)})
+        row_bytes = sum(field.element_bytes for field in self._recipe.fields.values())
+        return Packed(
+            rows=dict(zip(SPLITS, self._num_rows, strict=True)),
+            size_bytes=sum(self._num_rows) * row_bytes,
+            num_segments=len(self._pieces),
+            num_linked=sum(piece.linked is not None for piece in self._pieces),
+            num_made=num_made,
+        )
+
+    def _piece(self, placement: Placement, *, split: int, here: NDArray[np.int64]) -> Piece:
+        ids, repaired = placement.sample_id[here], placement.repaired[here]
+        key = self._segment_key(ids, repaired=repaired)
+        linked = self._previous.segment(key, split=split)
+        known = None if linked is not None or self._repairs else self._previous.rows(ids, split=split)
+        rows = placement.rows[here].astype(np.int32)
+        return Piece(key, split, placement.path, rows, known, repaired, linked)
+
+    def _segment_key(self, ids: NDArray[np.uint8], *, repaired: NDArray[np.int64]) -> str:
+        total = hashlib.blake2b(self._recipe.key.encode(), digest_size=HASH_BYTES)
+        total.update(ids.tobytes())
+        for place, (path, rows) in self._locate(repaired):
+            total.update(f"{path.stem} {place.tolist()} {rows.tolist()}".encode())
+        return total.hexdigest()
+
+    def _locate(
+        self, repaired: NDArray[np.int64]
+    ) -> Iterator[tuple[NDArray[np.int64], tuple[Path, NDArray[np.int64]]]]:
+        """Positions of the repaired samples, part by part, with the part and their rows in it."""
+        places = np.flatnonzero(repaired != NOT_REPAIRED)
+        numbers = np.searchsorted(self._repair_ends, repaired[places], side="right")
+        for number in np.unique(numbers):
+            path, part = self._repairs[number]
+            here = places[numbers == number]
+            yield here, (path, repaired[here] - (self._repair_ends[number] - part.num_rows))
+
+    def _unmade(self, engine: Engine) -> Iterator[Unmade]:
+        for piece in self._pieces:
+            for block in piece.blocks(self._recipe.block_rows) if piece.linked is None else ():
+                if len(block.new):
+                    repaired = [
+                        (places, engine.share(path), rows) for places, (path, rows) in self._locate(block.repaired)
+                    ]
+                    yield engine.share(block.path), block.rows[block.new].astype(np.int64), repaired
+
+    def _assembled(self, block: Piece, *, made: NDArray[Any] | None) -> NDArray[Any]:
+        if made is not None and len(made) == len(block.rows):
+            return made
+        assert block.known is not None
+        old = np.flatnonzero(block.known != ABSENT)
+        arrays = self._previous.arrays(block.known[old], split=block.split)
+        if made is None:
+            return arrays
+        whole = np.empty((len(block.rows), *arrays.shape[1:]), arrays.dtype)
+        whole[old], whole[block.new] = arrays, made
+        return whole
+
+
+def make_arrays(item: Unmade, *, recipe: Recipe) -> NDArray[Any]:
+    """Arrays of some rows of a part, repaired payload in the place of what it repairs, shape ``(N, *shape)``."""
+    path, rows, repaired = item
+    tables = [parts.read_rows(path, rows, columns=recipe.columns)]
+    order = np.arange(len(rows))
+    for places, where, its_rows in repaired:
+        order[places] = sum(table.num_rows for table in tables) + np.arange(len(places))
+        tables.append(parts.read_rows(where, its_rows, columns=recipe.columns))
+    return recipe.preprocessor.arrays(pa.concat_tables(tables).take(pa.array(order)) if repaired else tables[0])
+
+
+def _prefix(ids: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """First eight bytes of each id as a number."""
+    return np.ascontiguousarray(ids[:, :8]).view("<u8").ravel()

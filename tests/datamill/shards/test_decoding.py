@@ -1,0 +1,190 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from datamill.errors import DataError, ParamsError
+from datamill.modalities import image
+from datamill.shards import Field, ShardLoader, ShardWriter, decoding, open_shard
+from datamill.shards.cache import SampleCache
+from datamill.shards.decoding import Decode, ImageColumn
+
+RNG = np.random.default_rng(0)
+
+
+def photo(height: int = 24, width: int = 32, channels: int = 3) -> NDArray[np.uint8]:
+    coarse = RNG.integers(0, 256, (4, 4, channels), dtype=np.uint8)
+    return np.asarray(cv2.resize(coarse, (width, height)), np.uint8).reshape(height, width, channels)
+
+
+def encoded(pixels: NDArray[np.uint8], extension: str = ".jpg", *flags: int) -> bytes:
+    done, buffer = cv2.imencode(extension, pixels[..., ::-1], flags)
+    assert done
+    return bytes(buffer)
+
+
+def with_orientation(jpeg: bytes, orientation: int) -> bytes:
+    tiff = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0" + bytes([orientation]) + b"\0\0\0\0\0\0\0"
+    body = b"Exif\0\0" + tiff
+    return jpeg[:2] + b"\xff\xe1" + (len(body) + 2).to_bytes(2, "big") + body + jpeg[2:]
+
+
+def load(payloads: list[bytes], spec: Decode, *, epoch: int = 0, cache: int = 0, seed: int = 0) -> NDArray[np.uint8]:
+    column = ImageColumn(
+        spec,
+        view=lambda row: memoryview(payloads[row]),
+        describe=lambda row: f"image of row {row}",
+        cache=SampleCache(cache),
+        seed=seed,
+    )
+    out = torch.zeros(len(payloads), *spec.shape, dtype=torch.uint8)
+    column.load(np.arange(len(payloads)), out=out, epoch=epoch)
+    return np.asarray(out.numpy())
+
+
+@pytest.fixture(params=["simplejpeg", "OpenCV"])
+def decoder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    if request.param == "OpenCV":
+        monkeypatch.setattr(decoding, "simplejpeg", None)
+    else:
+        pytest.importorskip("simplejpeg")
+    return str(request.param)
+
+
+PAYLOADS: dict[str, Callable[[], bytes]] = {
+    "JPEG": lambda: encoded(photo()),
+    "odd JPEG": lambda: encoded(photo(23, 31)),
+    "progressive JPEG": lambda: encoded(photo(), ".jpg", cv2.IMWRITE_JPEG_PROGRESSIVE, 1),
+    "unsampled JPEG": lambda: encoded(photo(), ".jpg", cv2.IMWRITE_JPEG_SAMPLING_FACTOR, 0x111111),
+    "grey JPEG": lambda: encoded(photo(channels=1)),
+    "turned JPEG": lambda: with_orientation(encoded(photo()), 6),
+    "PNG": lambda: encoded(photo(), ".png"),
+    "WebP": lambda: encoded(photo(), ".webp"),
+    "BMP": lambda: encoded(photo(), ".bmp"),
+}
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("kind", PAYLOADS)
+def test_pixels_are_those_of_the_package_whatever_decodes(kind: str, channels: Any, decoder: str) -> None:
+    payload = PAYLOADS[kind]()
+    pixels = image.decode(payload)
+    height, width = pixels.shape[:2]
+    expected = image.resize(pixels, height=height, width=width, channels=channels)
+    np.testing.assert_array_equal(load([payload], Decode(height, width, channels=channels))[0], expected)
+
+
+def test_an_orientation_is_applied(decoder: str) -> None:
+    assert image.decode(PAYLOADS["turned JPEG"]()).shape == (32, 24, 3)
+
+
+def test_the_middle_is_cut_out(decoder: str) -> None:
+    payload = encoded(photo(24, 32))
+    np.testing.assert_array_equal(load([payload], Decode(10, 12))[0], image.decode(payload)[7:17, 10:22])
+
+
+def places(pixels: NDArray[np.uint8], crops: NDArray[np.uint8]) -> list[tuple[int, int, bool]]:
+    """Where each crop was cut, and whether it was mirrored."""
+    found = []
+    for crop in crops:
+        spare = (pixels.shape[0] - crop.shape[0] + 1, pixels.shape[1] - crop.shape[1] + 1)
+        for top, left, flip in np.ndindex(*spare, 2):
+            part = pixels[top : top + crop.shape[0], left : left + crop.shape[1]]
+            if np.array_equal(part[:, ::-1] if flip else part, crop):
+                found.append((top, left, bool(flip)))
+    return found
+
+
+def test_random_crops_cover_every_place_and_half_are_mirrored() -> None:
+    pixels = RNG.integers(0, 256, (8, 9, 3), dtype=np.uint8)
+    crops = load([encoded(pixels, ".png")] * 400, Decode(6, 6, crop="random", flip=True))
+    found = places(pixels, crops)
+    assert len(found) == 400
+    assert {place[:2] for place in found} == set(np.ndindex(3, 4))
+    assert 150 < sum(flip for _, _, flip in found) < 250
+
+
+def test_a_crop_depends_on_seed_epoch_and_row_alone() -> None:
+    payloads = [encoded(RNG.integers(0, 256, (40, 40, 3), dtype=np.uint8), ".png")] * 8
+    spec = Decode(8, 8, crop="random")
+    one = load(payloads, spec)
+    np.testing.assert_array_equal(load(payloads[:3], spec), one[:3])
+    assert not np.array_equal(load(payloads, spec, epoch=1), one)
+    assert not np.array_equal(load(payloads, spec, seed=1), one)
+
+
+@pytest.mark.parametrize("budget", [1500, 10**6])
+def test_a_cache_changes_no_result_and_keeps_to_its_budget(budget: int) -> None:
+    payloads = [encoded(photo(16, 16)) for _ in range(6)]
+    spec = Decode(12, 12, crop="random", flip=True)
+    cache = SampleCache(budget)
+    column = ImageColumn(spec, view=lambda row: memoryview(payloads[row]), describe=str, cache=cache, seed=0)
+    for epoch in (0, 1):
+        out = torch.empty(6, 12, 12, 3, dtype=torch.uint8)
+        column.load(np.arange(6), out=out, epoch=epoch)
+        np.testing.assert_array_equal(out.numpy(), load(payloads, spec, epoch=epoch))
+    assert cache.size_bytes == min(budget // 768, 6) * 768
+
+
+def test_a_cached_image_is_not_decoded_again() -> None:
+    payloads = [encoded(photo(16, 16)) for _ in range(3)]
+    reads: list[int] = []
+
+    def view(row: int) -> memoryview:
+        reads.append(row)
+        return memoryview(payloads[row])
+
+    column = ImageColumn(Decode(16, 16), view=view, describe=str, cache=SampleCache(2 * 768), seed=0)
+    for _ in range(2):
+        column.load(np.arange(3), out=torch.empty(3, 16, 16, 3, dtype=torch.uint8), epoch=0)
+    assert reads == [0, 1, 2, 2]
+
+
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "cut": lambda payload: payload[: len(payload) // 2],
+    "empty": lambda payload: b"",
+    "text": lambda payload: b"no image at all",
+    "header alone": lambda payload: payload[:12],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_damage_names_the_row(kind: str, damage: str, decoder: str) -> None:
+    payloads = [PAYLOADS[kind](), DAMAGES[damage](PAYLOADS[kind]())]
+    with pytest.raises(DataError, match="image of row 1: "):
+        load(payloads, Decode(8, 8))
+
+
+def test_damage_names_shard_field_row_and_sample(tmp_path: Path) -> None:
+    fields = {"image": Field.bytes(), "sample_id": Field.array("uint8", (16,))}
+    with ShardWriter(tmp_path / "train", split="train", fields=fields) as writer:
+        writer.write(
+            {"image": [encoded(photo()), b"\xff\xd8\xff"], "sample_id": np.arange(32, dtype=np.uint8).reshape(2, 16)}
+        )
+    loader = ShardLoader(open_shard(tmp_path / "train"), decode={"image": Decode(8, 8)}, num_workers=1)
+    with pytest.raises(DataError, match=r"train: image of row 1 \(sample 101112131415161718191a1b1c1d1e1f\): damaged"):
+        next(iter(loader))
+
+
+def test_an_image_smaller_than_the_crop_is_refused(decoder: str) -> None:
+    with pytest.raises(DataError, match="32 x 24 px is smaller than the crop of 16 x 25; resize it in preprocess"):
+        load([encoded(photo(24, 32))], Decode(25, 16))
+
+
+def test_a_header_that_claims_too_much_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("simplejpeg")
+    monkeypatch.setattr(decoding, "MAX_PIXELS", 100)
+    with pytest.raises(DataError, match="32 x 24 px is more than the limit of 100 px"):
+        load([encoded(photo())], Decode(8, 8))
+
+
+@pytest.mark.parametrize("wrong", [{"height": 0}, {"channels": 2}, {"crop": "left"}])
+def test_what_makes_no_image_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ParamsError, match="makes no image; height and width are at least 1 px"):
+        Decode(**{"height": 8, "width": 8} | wrong)

@@ -1,0 +1,49 @@
+"""Ingests that follow one another, as they do in a workspace, and the one that remembers nothing beside each."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from datamill.stage import Metrics
+from tasks.ingest import STAGE
+from tests.datamill.sources.drain import make_params
+from tests.fakes import InlineEngine, make_context
+
+
+class Workspace:
+    """Remembers what was ingested last."""
+
+    def __init__(self, folder: Path, source: Mapping[str, Any], *, engine: InlineEngine | None = None) -> None:
+        """Nothing was ingested yet."""
+        self.folder = folder
+        self.params = make_params(source)
+        self.engine = engine
+        self.outputs: dict[str, Path] = {}
+        self._num_runs = 0
+
+    def ingest(self) -> Metrics:
+        """Ingest with the journal and the outputs of the last time."""
+        self._num_runs += 1
+        outputs = self._outputs(f"run-{self._num_runs}")
+        context = make_context(self.folder, previous=self.outputs, engine=self.engine)
+        metrics = STAGE.run(**outputs, params=self.params, context=context)
+        self.outputs = outputs
+        return metrics
+
+    def content(self) -> dict[str, bytes]:
+        """Every byte of the last outputs, by file."""
+        return _content(self.outputs)
+
+    def fresh_content(self) -> dict[str, bytes]:
+        """What the outputs are when nothing is remembered."""
+        outputs = self._outputs(f"fresh-{self._num_runs}")
+        STAGE.run(**outputs, params=self.params, context=make_context(self.folder / f"nothing-{self._num_runs}"))
+        return _content(outputs)
+
+    def _outputs(self, name: str) -> dict[str, Path]:
+        return {"samples": self.folder / name / "samples", "rejects": self.folder / name / "rejects.parquet"}
+
+
+def _content(outputs: Mapping[str, Path]) -> dict[str, bytes]:
+    paths = [*sorted(outputs["samples"].iterdir()), outputs["rejects"]]
+    return {path.name: path.read_bytes() for path in paths}
