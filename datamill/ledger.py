@@ -112,7 +112,7 @@ def read(path: Path, *, columns: Sequence[str] | None = None) -> pa.Table:
 
 def iter_tables(path: Path, *, columns: Sequence[str] | None = None, rows: int = READ_ROWS) -> Iterator[pa.Table]:
     """A ledger, or some of its columns, at most ``rows`` rows at a time; at least one table, which may be empty."""
-    with pq.ParquetFile(path) as file:
+    with pq.ParquetFile(path, pre_buffer=False) as file:  # else all of it is in memory at once
         names = list(columns) if columns is not None else file.schema_arrow.names
         yield pa.schema([file.schema_arrow.field(name) for name in names]).empty_table()
         for batch in file.iter_batches(batch_size=rows, columns=names):

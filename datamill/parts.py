@@ -270,7 +270,7 @@ def iter_tables(folder: Path, *, columns: Sequence[str] | None = None, rows: int
 
 def iter_part(path: Path, *, columns: Sequence[str] | None = None, rows: int = READ_ROWS) -> Iterator[pa.Table]:
     """The samples of one part in order, at most ``rows`` at a time."""
-    with pq.ParquetFile(path) as file:
+    with pq.ParquetFile(path, pre_buffer=False) as file:  # else all of it is in memory at once
         for batch in file.iter_batches(batch_size=rows, columns=list(columns) if columns is not None else None):
             yield pa.Table.from_batches([batch])
 

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.loading.stored import Source
 from benchmarks.loading.stubs import import_streaming
-from benchmarks.loading.tasks import Source, Task
+from benchmarks.loading.tasks import Task
 
 CHUNK_ROWS = 4096
 TAR_ROWS = 2000  # enough files for two workers

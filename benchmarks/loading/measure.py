@@ -20,7 +20,7 @@ from benchmarks.loading.child import TIMED
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = (sys.executable, "-W", "ignore", "-m", "benchmarks.loading.child")
 SAMPLE_S = 0.05
-HOPELESS = 0.1
+HOPELESS, PATIENCE = 0.1, 2
 MIB = 2**20
 
 
@@ -119,9 +119,10 @@ def busy_core() -> Iterator[None]:
 
 
 def is_hopeless(result: Result, results: Sequence[Result], *, key: str) -> bool:
-    """Is it a peer whose first rate is less than a tenth of the best peer's?"""
-    first = [one.values[0] for one in results if one.role == "peer" and one.values]
-    return key == "rate" and result.role == "peer" and result.values[0] < HOPELESS * max(first)
+    """Is it a peer whose best rate in two turns or more is less than a tenth of the best peer's?"""
+    best = max((max(one.values) for one in results if one.role == "peer" and one.values), default=0.0)
+    is_known = key == "rate" and result.role == "peer" and len(result.values) >= PATIENCE
+    return is_known and max(result.values) < HOPELESS * best
 
 
 def take_turns(
@@ -129,13 +130,13 @@ def take_turns(
 ) -> None:
     """Every contender once a round, one at a time.
 
-    One that fails does not run again, nor does a peer whose first turn gave less than a tenth of the best peer's rate:
-    its order of magnitude is known, and the time is better spent on the others.
+    One that fails does not run again, nor does a peer whose first two turns gave less than a tenth of the best peer's
+    rate: its order of magnitude is known, and the time is better spent on the others.
     """
     for number in range(rounds):
         shift = number * max(1, len(results) // rounds)  # who comes first must not matter
         for result in [*results[shift:], *results[:shift]]:
-            if result.fault is not None or (number and is_hopeless(result, results, key=key)):
+            if result.fault is not None or is_hopeless(result, results, key=key):
                 continue
             found = run(result.name)
             result.fault = found.get("fault")

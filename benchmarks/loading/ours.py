@@ -8,9 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.loading.batches import BucketOrder, Order
+from benchmarks.loading.checks import AUDIO_SCALE
 from benchmarks.loading.contender import Batch, Contender, Data, Epochs
-from benchmarks.loading.peers import NUM_WORKERS, BucketOrder, Order
-from benchmarks.loading.tasks import AUDIO_SCALE, CROP, MEAN, OFFSET, SCALE, STD, WINDOW, Arrays, Ragged
+from benchmarks.loading.peers import NUM_WORKERS
+from benchmarks.loading.stored import Arrays, Ragged
+from benchmarks.loading.tasks import CROP, MEAN, OFFSET, SCALE, STD, WINDOW
 
 TOGETHER = 32  # rows
 

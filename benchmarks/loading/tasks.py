@@ -2,91 +2,20 @@
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.loading.checks import AUDIO_SCALE, decode_reference, is_crop, is_window
 from benchmarks.loading.contender import Batch
+from benchmarks.loading.stored import Arrays, Ragged, Source
 
 MEAN, STD = 0.2860, 0.3530  # of pixel / 255 in Fashion-MNIST
 SCALE, OFFSET = 1 / (255 * STD), -MEAN / STD
 CROP, EDGE = 224, 16
 WINDOW = 8000
-AUDIO_SCALE = 1 / 32768
-
-
-class Source(Protocol):
-    """Samples by row."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, row: int) -> Any:
-        """One sample as it is stored."""
-
-    def take(self, rows: NDArray[np.int64]) -> Any:
-        """Samples as they are stored."""
-
-
-@dataclass
-class Arrays:
-    """Samples of one shape, memory-mapped or in memory."""
-
-    folder: Path
-    in_memory: bool = False
-
-    @cached_property
-    def x(self) -> NDArray[Any]:
-        """All samples."""
-        x: NDArray[Any] = np.asarray(np.load(self.folder / "x.npy", mmap_mode=None if self.in_memory else "r"))
-        return x
-
-    def __len__(self) -> int:
-        return len(self.x)
-
-    def __getitem__(self, row: int) -> NDArray[Any]:
-        sample: NDArray[Any] = self.x[row]
-        return sample
-
-    def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
-        taken: NDArray[Any] = self.x[rows]
-        return taken
-
-
-@dataclass
-class Ragged:
-    """Samples of any length, memory-mapped or in memory."""
-
-    folder: Path
-    in_memory: bool = False
-
-    @cached_property
-    def values(self) -> NDArray[Any]:
-        """All samples, end to end."""
-        return np.asarray(np.load(self.folder / "values.npy", mmap_mode=None if self.in_memory else "r"))
-
-    @cached_property
-    def offsets(self) -> list[int]:
-        """Where each sample starts, and the end."""
-        offsets: list[int] = np.load(self.folder / "offsets.npy").tolist()
-        return offsets
-
-    @cached_property
-    def lengths(self) -> NDArray[np.int64]:
-        """Elements of each sample."""
-        return np.diff(np.load(self.folder / "offsets.npy"))
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    def __getitem__(self, row: int) -> NDArray[Any]:
-        return self.values[self.offsets[row] : self.offsets[row + 1]]
-
-    def take(self, rows: NDArray[np.int64]) -> list[NDArray[Any]]:
-        return [self[row] for row in rows.tolist()]
 
 
 class Task(Protocol):
@@ -235,39 +164,6 @@ class Audio(Task):
             if not is_window(np.asarray(window).reshape(-1), of=source[row]):
                 return f"row {row} is not a window of its clip"
         return None
-
-
-def decode_reference(file: Any) -> NDArray[np.uint8]:
-    """Pixels (H, W, 3) as OpenCV's libjpeg-turbo decodes them."""
-    import cv2
-
-    return np.ascontiguousarray(cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_COLOR)[:, :, ::-1])
-
-
-def is_crop(crop: NDArray[np.uint8], *, of: NDArray[np.uint8], margin: int = 0) -> bool:
-    """Is ``crop``, or its mirror image, a part of the image, pixel by pixel?
-
-    Args:
-        crop: Pixels, shape (H, W, 3).
-        of: The whole image.
-        margin: Pixels at every edge of ``crop`` that do not count.
-    """
-    crop = crop[margin : len(crop) - margin, margin : crop.shape[1] - margin]
-    height, width = crop.shape[:2]
-    tops, lefts = of.shape[0] - height + 1, of.shape[1] - width + 1
-    for candidate in (crop, crop[:, ::-1]):
-        corner = (of[:tops, :lefts] == candidate[0, 0]).all(-1)
-        for top, left in np.argwhere(corner):
-            if np.array_equal(of[top : top + height, left : left + width], candidate):
-                return True
-    return False
-
-
-def is_window(window: NDArray[np.float32], *, of: NDArray[np.int16]) -> bool:
-    """Is ``window``, a part of the clip, scaled to [-1, 1)?"""
-    found = np.rint(window / AUDIO_SCALE).astype(np.int64)
-    starts = np.flatnonzero(of[: len(of) - len(found) + 1] == found[0])
-    return any(np.array_equal(of[start : start + len(found)], found) for start in starts)
 
 
 TASKS: dict[str, Task] = {"images": Images(), "jpegs": Jpegs(), "sequences": Sequences(), "audio": Audio()}

@@ -5,9 +5,12 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.loading.batches import BucketOrder, Order
+from benchmarks.loading.checks import AUDIO_SCALE
 from benchmarks.loading.contender import Batch, Data, Epochs
-from benchmarks.loading.peers import NUM_WORKERS, BucketOrder, Order
-from benchmarks.loading.tasks import AUDIO_SCALE, CROP, OFFSET, SCALE, TASKS, WINDOW, Ragged
+from benchmarks.loading.peers import NUM_WORKERS
+from benchmarks.loading.stored import Ragged
+from benchmarks.loading.tasks import CROP, OFFSET, SCALE, TASKS, WINDOW
 
 
 def torch_images(data: Data, *, keeps_floats: bool = False) -> Epochs:

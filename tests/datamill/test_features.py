@@ -178,7 +178,7 @@ def test_taking_over_gives_the_bytes_of_a_fresh_start(
     after, outcome, _ = extract(folder / "after", dataset, edited, former=former)
     fresh, _, _ = extract(folder / "fresh", dataset, edited)
     assert content(after) == content(fresh)
-    assert outcome.looked_at <= inserted.num_rows
+    assert outcome.looked_at <= inserted.num_rows + start  # rows that come twice may have been linked once already
 
 
 def test_what_is_damaged_is_not_taken_over(tmp_path: Path, pictures: Any) -> None:
