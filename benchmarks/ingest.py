@@ -6,8 +6,9 @@
 
 Every contender runs in a process of its own, once a round, after its imports and on files that were read before.
 ``floor`` lists, reads and decodes the files and does nothing else; ``ours`` checks every byte, decodes every image,
-names it by its content and writes verified parts. What a peer leaves out stands beside its name. The last lines name
-each figure beside its bar; with ``--check`` the exit status is 1 when one is missed.
+names it by its content and writes verified parts; ``again`` does so when no file has changed. ``webdataset`` writes tar
+files and ``datasets`` Parquet, without looking at an image; ``webdataset-decoded`` decodes each first. The last lines
+name each figure beside its bar; with ``--check`` the exit status is 1 when one is missed.
 """
 
 import argparse
@@ -30,11 +31,8 @@ from pipeline import Figure
 CLASSES = 10
 MIB = 2**20
 LIMITS = {"max_pixels": 64_000_000, "max_file_bytes": 2**30}
-PEERS = {
-    "webdataset": "tar, no check",
-    "webdataset-decoded": "tar, decoded",
-    "datasets": "Parquet, no check",
-}
+PEERS = ("webdataset", "webdataset-decoded", "datasets")
+CHECKING = ("webdataset-decoded",)  # of these, the one that decodes what it converts
 
 
 def main() -> int:
@@ -50,23 +48,39 @@ def main() -> int:
             draw(source, side=side, ending=ending, count=few if options.quick else count)
             rounds = 1 if options.quick else options.rounds
             cost = take_turns(source, Path(name) / "out", rounds=rounds, peers=options.peers)
-            figures += judge(cost, side=side, is_quick=options.quick)
+            capacity = measure_capacity(source)
+            figures += judge(cost, capacity=capacity, side=side, is_quick=options.quick)
     print("\n".join(map(str, figures)))
     return 1 if options.check and not all(figure.holds for figure in figures) else 0
 
 
-def judge(cost: dict[str, float], *, side: int, is_quick: bool) -> list[Figure]:
+def judge(cost: dict[str, float], *, capacity: float, side: int, is_quick: bool) -> list[Figure]:
     """Bars for microseconds per image; of a few images, which show that it works, only one that cannot be missed."""
-    mine, others = min(cost["ours"], cost["ours-2"]), [cost[name] for name in PEERS if name in cost]
+    mine = min(cost["ours"], cost["ours-2"])
     if is_quick:
         return [Figure(f"{side} px: ours us/image", mine, 10_000, at_most=True)]
-    # Small images cost as much to list as to read, and one process lists them.
-    speedup = Figure(
-        f"{side} px: speed-up of two workers", cost["ours"] / cost["ours-2"], 1.2 if side < 100 else 1.6, at_most=False
-    )
-    unchanged = Figure(f"{side} px: unchanged / first", cost["again"] / cost["ours"], 0.5, at_most=True)
-    fastest = [Figure(f"{side} px: ours / fastest peer", mine / min(others), 1.0, at_most=True)] if others else []
-    return [*fastest, speedup, unchanged]
+    # Two processes on two virtual cores need not be twice as fast, so the bar is a share of what two floors gain.
+    gain = cost["ours"] / cost["ours-2"] / capacity
+    title = f"{side} px: gain of two workers ({cost['ours'] / cost['ours-2']:.2f}) / of two processes ({capacity:.2f})"
+    figures = [
+        Figure(title, gain, 0.6 if side < 100 else 0.8, at_most=False),  # one process lists what all read
+        Figure(f"{side} px: unchanged / first", cost["again"] / cost["ours"], 0.6, at_most=True),
+    ]
+    checking = [cost[name] for name in CHECKING if name in cost]
+    if checking:
+        figures.append(Figure(f"{side} px: ours / fastest peer that decodes", mine / min(checking), 1.0, at_most=True))
+    return figures
+
+
+def measure_capacity(source: Path) -> float:
+    """How much more two processes do together that read and decode the same files."""
+    command = [sys.executable, __file__, "--child", "floor", "--source", str(source), "--out", str(source)]
+
+    def seconds(count: int) -> float:
+        children = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(count)]
+        return max(float(json.loads(child.communicate()[0])["seconds"]) for child in children)
+
+    return 2 * seconds(1) / seconds(2)
 
 
 def parse() -> argparse.Namespace:

@@ -54,11 +54,20 @@ def hash_index(num_rows: int) -> dict[str, float]:
 
 def near(num_rows: int) -> dict[str, float]:
     """Candidate pairs of near-duplicates among fingerprints that resemble each other by chance alone."""
-    from datamill.cleaning.near import near_pairs
+    from datamill.cleaning.near import Likeness, near_pairs
 
-    fingerprints = np.random.default_rng(0).integers(0, 2**63, num_rows, dtype=np.uint64)
+    rng = np.random.default_rng(0)
+    fingerprints = rng.integers(0, 2**63, num_rows, dtype=np.uint64)
+    sketches = rng.integers(0, 16_000, (num_rows, 4), dtype=np.int16)
     start = time.perf_counter()
-    near_pairs(fingerprints, thumbnails=None, max_bits=2, max_mean_difference=0.02, max_pixel_difference=0.1)
+    near_pairs(
+        np.arange(num_rows, dtype=np.int32),
+        fingerprints=fingerprints,
+        sketches=sketches,
+        read=lambda first, stop: np.zeros((stop - first, 256), np.uint8),
+        max_bits=2,
+        likeness=Likeness(mean=0.02, pixel=0.1),
+    )
     return {"ns_per_row": 1e9 * (time.perf_counter() - start) / num_rows}
 
 

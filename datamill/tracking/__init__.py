@@ -2,7 +2,7 @@
 
 A session is one flow run or one ``dvc repro``. Everything told is an *event*, and events go one of two ways. A stage on
 its own sends them to MLflow as they come. A stage of a flow only keeps them in the spool, a folder below the workspace,
-and the flow sends them from there while the stage runs: so fourteen stages do not each pay two seconds to load MLflow.
+and the flow sends them from there while the stage runs: so fifteen stages do not each pay two seconds to load MLflow.
 The spool is also where events wait when MLflow does not answer; the next session sends them first.
 """
 

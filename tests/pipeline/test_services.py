@@ -79,7 +79,7 @@ def test_dvc_repro_alone_gives_the_same_lock_file_as_the_flow(flowed, tmp_path):
 
 def test_a_second_flow_run_finds_everything_cached(flowed):
     done = call("datamill", "run", root=flowed, PREFECT_HOME=str(flowed.parent / "prefect"))
-    assert "0 of 14 stages ran, 14 were cached" in done.stdout
+    assert "0 of 15 stages ran, 15 were cached" in done.stdout
 
 
 def test_mlflow_holds_one_parent_a_child_per_stage_the_model_and_the_data_set(flowed):
@@ -89,7 +89,7 @@ def test_mlflow_holds_one_parent_a_child_per_stage_the_model_and_the_data_set(fl
     parents = [run for run in runs if run.data.tags.get("datamill.role") == "parent"]
     first = min(parents, key=lambda run: run.info.start_time)
     children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == first.info.run_id]
-    assert len(children) == 14
+    assert len(children) == 15
     assert first.data.tags["stage.export"] == "executed"
     assert first.data.params["train.epochs"] == "2"
     assert first.data.metrics["evaluate.accuracy"] > 0.5
