@@ -202,7 +202,7 @@ def test_ctrl_c_ends_everything_within_seconds_and_the_same_command_goes_on(tmp_
     again = call("datamill", "run", "--target", "train", root=root, **home)
     epochs = [line for line in again.stdout.splitlines() if " of 200: train loss" in line]
     assert len(epochs) == 200
-    assert "1 of 11 stages ran, 10 were cached" in again.stdout
+    assert "1 of 12 stages ran, 11 were cached" in again.stdout
 
 
 def test_a_tracking_server_killed_in_the_middle_costs_nothing_that_was_computed(tmp_path):
