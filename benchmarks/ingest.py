@@ -116,7 +116,6 @@ def take_turns(source: Path, out: Path, *, rounds: int, peers: str) -> dict[str,
     """Microseconds per image of each contender, the median of its turns."""
     turns: dict[str, list[float]] = {}
     absent: set[str] = set()
-    run("floor", source, out, python=sys.executable)  # so that all find the files in memory
     for _ in range(rounds):
         for name in CONTENDERS:
             if name not in absent:
@@ -140,6 +139,8 @@ def run(name: str, source: Path, out: Path, *, python: str) -> dict[str, float] 
     if name != "again":
         shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True, exist_ok=True)
+    for path, _ in image_files(source):  # so that all find the files in memory, which some machines soon take away
+        read(path)
     command = [python, __file__, "--child", name, "--source", str(source), "--out", str(out)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:

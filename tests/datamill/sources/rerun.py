@@ -17,7 +17,7 @@ class Workspace:
         """Nothing was ingested yet."""
         self.folder = folder
         self.params = make_params(source)
-        self.engine = engine
+        self.engine = engine or InlineEngine()
         self.outputs: dict[str, Path] = {}
         self._num_runs = 0
 

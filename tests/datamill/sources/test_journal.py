@@ -3,25 +3,34 @@
 import itertools
 import json
 import os
+import pickle
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import fsspec
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from datamill import parts
+from datamill.errors import DataError
 from datamill.modalities import image
 from datamill.sources import chunks, idx, image_folder, listing, table
 from datamill.sources.listing import StoredFile
-from datamill.sources.stores import Store
+from datamill.sources.params import TableSource
+from datamill.sources.stores import Store, open_store
 from tests.datamill.sources.drain import TABLE_FIELDS
 from tests.datamill.sources.rerun import Workspace
+from tests.fakes import InlineEngine
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 TICKS = itertools.count(10**18, 10**9)  # ns since 1970; every write gets a time of its own, whatever the disk's clock
 
@@ -49,7 +58,7 @@ def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Keys of the files that were opened."""
     keys: list[str] = []
     real = Store.read
@@ -106,9 +115,12 @@ def test_parts_without_a_change_are_linked_and_not_read(
     put(root / "cat" / "04.png", png(210))
     copied = []
     real = parts.PartsWriter.write
-    monkeypatch.setattr(
-        parts.PartsWriter, "write", lambda self, table: (copied.append(table.num_rows), real(self, table))[1]
-    )
+
+    def counted(self: parts.PartsWriter, table: pa.Table) -> None:
+        copied.append(table.num_rows)
+        real(self, table)
+
+    monkeypatch.setattr(parts.PartsWriter, "write", counted)
     workspace.ingest()
     after = {path.name: path.stat().st_ino for path in workspace.outputs["samples"].glob("*.parquet")}
     assert len(before.keys() - after.keys()) == 1
@@ -128,9 +140,12 @@ def test_only_tables_that_changed_are_parsed(tmp_path: Path, monkeypatch: pytest
         put(root / f"{number}.csv", csv(range(10 * number, 10 * number + 10)) + b"ragged\n")
     parsed = []
     real = chunks.read_chunks
-    monkeypatch.setattr(
-        table, "read_chunks", lambda store, file, **kw: (parsed.append(file.key), real(store, file, **kw))[1]
-    )
+
+    def counted(store: Store, file: StoredFile, *, source: TableSource) -> Iterator[chunks.Chunk]:
+        parsed.append(file.key)
+        return real(store, file, source=source)
+
+    monkeypatch.setattr(table, "read_chunks", counted)
     workspace = Workspace(tmp_path, {**TABLE_FIELDS, "path": str(root), "id": key, "exclude": [] if key else ["key"]})
     workspace.ingest()
     parsed.clear()
@@ -168,7 +183,12 @@ def test_only_idx_blocks_that_changed_are_encoded(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(idx, "BATCH_ROWS", 5)
     encoded = []
     real = image.encode_png
-    monkeypatch.setattr(image, "encode_png", lambda pixels: (encoded.append(0), real(pixels))[1])
+
+    def counted(pixels: NDArray[np.uint8]) -> bytes:
+        encoded.append(pixels.shape)
+        return real(pixels)
+
+    monkeypatch.setattr(image, "encode_png", counted)
     pixels = np.random.default_rng(0).integers(0, 255, (23, 4, 3), dtype=np.uint8)
 
     def write(count: int) -> None:
@@ -217,8 +237,8 @@ EDITS = st.lists(
 )
 
 
-@given(scripts=st.lists(EDITS, min_size=2, max_size=4))
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(scripts=st.lists(EDITS, min_size=2, max_size=3))
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_edits_give_what_a_first_ingest_gives(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, scripts: list[Any]
 ) -> None:
@@ -311,6 +331,63 @@ def test_other_parameters_forget_everything(root: Path, tmp_path: Path, opened: 
     metrics = workspace.ingest()
     assert len(opened) == 65
     assert metrics["rejects"] == {"not_an_image": 3, "too_large": 60}
+
+
+class TravellingEngine(InlineEngine):
+    """Sends functions, items and results through pickle, as they go to other processes and back."""
+
+    def map(self, function: Callable[[T], R], items: Iterable[T], *, total: int | None = None) -> Iterator[R]:
+        """Each result when it is asked for."""
+        for item in items:
+            self.num_items += 1
+            function, there = pickle.loads(pickle.dumps((function, item)))
+            yield pickle.loads(pickle.dumps(function(there)))
+
+
+def test_much_work_goes_to_the_engine_and_comes_back_in_order(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(image_folder, "WORTH_FILES", 20)
+    monkeypatch.setattr(image_folder, "BATCH_FILES", 7)
+    workspace = Workspace(tmp_path, source(root), engine=TravellingEngine())
+    workspace.ingest()
+    assert workspace.engine.num_items == 9
+    assert workspace.content() == workspace.fresh_content()
+    for number in range(0, 60, 2):
+        put(root / "cat" / f"{number:02d}.png", png(100 + number))
+    workspace.ingest()
+    assert workspace.engine.num_items == 9 + 5
+    assert workspace.content() == workspace.fresh_content()
+    put(root / "cat" / "00.png", png(77))
+    workspace.ingest()
+    assert workspace.engine.num_items == 9 + 5  # one file is not worth a process
+
+
+def test_a_worker_that_cannot_see_the_source_says_so(root: Path, tmp_path: Path) -> None:
+    (table,) = open_store(str(root)).tables()
+    elsewhere = str(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match="pets is not there, as seen from where its files are read"):
+        image_folder.check_files(
+            table, url="pets", local_root=elsewhere, max_pixels=100, max_file_bytes=1000, grouped=False
+        )
+
+
+def test_a_full_disk_leaves_what_was_there(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    workspace = Workspace(tmp_path, source(root))
+    workspace.ingest()
+    before, outputs = workspace.content(), workspace.outputs
+    put(root / "cat" / "00.png", png(77))
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(parts, "write_parquet", full)
+        with pytest.raises(OSError, match="No space left"):
+            workspace.ingest()
+    assert (workspace.content(), workspace.outputs) == (before, outputs)
+    workspace.ingest()
+    assert workspace.content() == workspace.fresh_content()
 
 
 def test_a_run_that_failed_leaves_the_journal_as_it_was(root: Path, tmp_path: Path, opened: list[str]) -> None:

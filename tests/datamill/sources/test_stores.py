@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datamill.errors import DataError
-from datamill.sources import listing, retrying
+from datamill.sources import listing
 from datamill.sources.stores import Store, open_store, refuse_other_listing
 from tests.datamill.sources.drain import drain
 
@@ -28,7 +28,7 @@ def put(path: Path, payload: bytes = b"x") -> Path:
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Seconds that would have been waited."""
     waited: list[float] = []
-    monkeypatch.setattr(retrying.time, "sleep", waited.append)
+    monkeypatch.setattr("datamill.sources.retrying.time.sleep", waited.append)
     return waited
 
 
