@@ -19,7 +19,7 @@ setup: $(READY)
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; (3, 11) <= v[:2] <= (3, 12) or sys.exit(f"datamill needs Python 3.11 or 3.12, found {v[0]}.{v[1]}: make PYTHON=python3.11 run")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev,alibi,lineage,postgres,s3]"
 	@touch $@
 
 run: $(READY)
@@ -42,5 +42,6 @@ ui: $(READY)
 	@$(BIN)/datamill ui
 
 lock: $(READY)
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra dev --no-emit-index-url --no-emit-find-links \
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra dev --extra alibi --extra lineage --extra postgres --extra s3 --no-emit-index-url --no-emit-find-links \
 		--no-annotate --no-header --upgrade pyproject.toml --output-file constraints.txt
+	@sed -i "s/ ; python_full_version < .3.13.$$//" constraints.txt  # holds for all of them
