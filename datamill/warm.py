@@ -11,6 +11,7 @@ DVC's). It refuses a caller with another environment or Python, and ends when a 
 Linux only; ``DATAMILL_WARM=off`` does without. This module imports the standard library alone, and little of it.
 """
 
+import atexit
 import ctypes
 import gc
 import importlib
@@ -22,6 +23,8 @@ import signal
 import socket
 import struct
 import sys
+import threading
+import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -86,7 +89,7 @@ def hand_over(module: str, arguments: list[str], *, host: list[str]) -> int | No
         arguments: What follows it.
         host: What follows ``-m module`` to start a host.
     """
-    if _is_forked or os.environ.get(SWITCH) == "off" or (keeper := find_keeper()) is None:
+    if _is_forked or arguments == host or os.environ.get(SWITCH) == "off" or (keeper := find_keeper()) is None:
         return None
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
         line.settimeout(TIMEOUT_S)
@@ -301,8 +304,32 @@ def _become(caller: Caller) -> NoReturn:
     os.environ.update(request["environment"])
     sys.path[:] = request["path"]
     sys.argv = list(request["words"])
-    runpy.run_module(request["words"][0], run_name="__main__", alter_sys=True)
-    sys.exit(0)
+    _end(_status(request["words"][0]))
+
+
+def _status(module: str) -> int:
+    """The exit status of a module that runs as the main one."""
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except SystemExit as error:
+        if error.code is None or isinstance(error.code, int):
+            return error.code or 0
+        print(error.code, file=sys.stderr)
+        return 1
+    except BaseException:  # noqa: BLE001 - as the interpreter would at its end
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+def _end(status: int) -> NoReturn:
+    """End as a forked process must: C++ libraries would wait for threads that only the host has."""
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(status)
 
 
 def _stream(number: int, mode: str) -> IO[str]:

@@ -162,7 +162,8 @@ def test_changed_code_is_never_run_as_it_was(
     start: Callable[..., subprocess.Popen[str]], host: psutil.Process, tmp_path: Path
 ) -> None:
     (tmp_path / "toy" / "heavy.py").write_text("changed = True\n")
-    assert start("changed").communicate()[0].startswith("light ")
+    out = start("changed").communicate()
+    assert out[0].startswith("light "), out
     host.wait(10)
 
 
