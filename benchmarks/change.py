@@ -219,8 +219,11 @@ def forked(run: int) -> list[psutil.Process]:
             for one in psutil.process_iter(["cmdline"])
             if (one.info["cmdline"] or [])[-2:] == ["tasks", "host"] and one.environ().get(warm.KEEPER) == str(run)
         )
-        HOSTS.update({run: one for one in found})
-    return HOSTS[run].children(recursive=True) if run in HOSTS else []
+        host = next(found, None)
+        if host is None:
+            return []
+        HOSTS[run] = host
+    return HOSTS[run].children(recursive=True)
 
 
 def stage_of(process: psutil.Process) -> str | None:
