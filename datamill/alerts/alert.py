@@ -5,11 +5,12 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from datamill.drift import Estimate, Outcome, Verdict
+if TYPE_CHECKING:  # the digest needs no detector, and they take a second to load
+    from datamill.drift import Estimate, Outcome, Verdict
 
 AT_RISK = "performance-at-risk"
 QUALITY = "quality/"  # begins the topic of a check of quality
@@ -98,7 +99,7 @@ class Reading:
         return topic in self.judged or (topic.startswith(QUALITY) and self.num_samples > 0 and bool(self.judged))
 
 
-def read_verdict(verdict: Verdict, *, workspace: str, model: str, window: str, links: Mapping[str, str]) -> Reading:
+def read_verdict(verdict: "Verdict", *, workspace: str, model: str, window: str, links: Mapping[str, str]) -> Reading:
     """What ``verdict`` gives reason to say.
 
     Only performance at risk is a page; whatever else moved is a notice. Quality is a topic for each check, because a
@@ -136,7 +137,7 @@ def read_verdict(verdict: Verdict, *, workspace: str, model: str, window: str, l
     )
 
 
-def topic_of(outcome: Outcome) -> str:
+def topic_of(outcome: "Outcome") -> str:
     """What a notice about ``outcome`` is about."""
     return QUALITY + outcome.detector if outcome.kind == "quality" else outcome.kind
 
@@ -146,12 +147,12 @@ def fingerprint(*, workspace: str, model: str, topic: str) -> str:
     return hashlib.sha256(json.dumps([workspace, model, topic]).encode()).hexdigest()[:16]
 
 
-def _largest_first(outcomes: list[Outcome]) -> list[Outcome]:
+def _largest_first(outcomes: "list[Outcome]") -> "list[Outcome]":
     """By size of the effect; among different measures of size, which cannot be compared, by name of the measure."""
-    return sorted(outcomes, key=lambda one: (one.effect_name, -abs(_finite(one.effect) or 0.0), one.subject))
+    return sorted(outcomes, key=lambda one: (one.effect_name, -abs(_finite(one.effect) or 0.0), one.kind, one.subject))
 
 
-def _evidence(outcome: Outcome) -> Evidence:
+def _evidence(outcome: "Outcome") -> Evidence:
     return Evidence(
         kind=outcome.kind,
         detector=outcome.detector,
@@ -162,7 +163,7 @@ def _evidence(outcome: Outcome) -> Evidence:
     )
 
 
-def _performance(estimate: Estimate | None) -> Performance | None:
+def _performance(estimate: "Estimate | None") -> Performance | None:
     if estimate is None:
         return None
     return Performance(

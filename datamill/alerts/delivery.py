@@ -45,7 +45,7 @@ def tell_waiting(waiting: list[Waiting]) -> None:
     for one in waiting:
         reason = one.error or "not yet tried"
         print(
-            f"  warning: channel {one.channel}: {one.num_messages} messages wait ({reason}); they are tried again later",
+            f"  warning: channel {one.channel}: {one.num_messages} messages wait ({reason}) and are tried again later",
             file=sys.stderr,
             flush=True,
         )

@@ -1,14 +1,17 @@
 """One summary of many windows: what moved, what was counted, what is open and what is over."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 from datamill.alerts.episodes import State
 from datamill.alerts.messages import Message, message_id, told, topic_name
 from datamill.alerts.store import Told, Waiting, Window
+from datamill.errors import ParamsError
 
 MAX_LINES = 30  # of one section
+AGO = re.compile(r"(\d+(?:\.\d+)?)([hd])")
 
 
 def summarise(windows: Sequence[Window], *, state: State, waiting: Sequence[Waiting]) -> str:
@@ -48,6 +51,23 @@ def message_of(text: str, *, workspace: str, windows: Sequence[Window], now: dat
     )
 
 
+def since_time(text: str, *, now: datetime) -> datetime:
+    """The time that ``text`` names: ISO 8601, UTC where it names no zone, or hours or days ago (36h, 7d).
+
+    Raises:
+        ParamsError: It names none.
+    """
+    if match := AGO.fullmatch(text.strip()):
+        return now - timedelta(**{{"h": "hours", "d": "days"}[match[2]]: min(float(match[1]), 1e6)})
+    try:
+        time = datetime.fromisoformat(text.strip())
+    except ValueError as error:
+        raise ParamsError(
+            f"--since is {text!r}; use a time as 2026-03-01T08:00, or how long ago as 36h or 7d"
+        ) from error
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
 def _counts(windows: Sequence[Window]) -> str:
     if not windows:
         return "No window was judged."
@@ -82,8 +102,8 @@ def _moved(windows: Sequence[Window]) -> list[str]:
     total = Counter(change.fingerprint for change in seen)
     counted = Counter(change.fingerprint for change in seen if change.event == "counted")
     return [
-        f"{one.severity}: {topic_name(one.topic)} in {_plural(total[key], 'window')}, {counted[key]} of them within the "
-        "cool-down" + (f"; {told(one.evidence[0])}" if one.evidence else "")
+        f"{one.severity}: {topic_name(one.topic)} in {_plural(total[key], 'window')}, {counted[key]} of them within "
+        "the cool-down" + (f"; {told(one.evidence[0])}" if one.evidence else "")
         for key, one in latest.items()
     ]
 

@@ -4,12 +4,14 @@ import hashlib
 import math
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from datamill.drift import Verdict
 from datamill.retraining.params import RetrainParams
+
+if TYPE_CHECKING:
+    from datamill.drift import Verdict
 
 WINDOWS_KEPT = 1_000
 REQUESTS_KEPT = 1_000
@@ -65,7 +67,7 @@ class Decision:
     request: Request | None = None
 
 
-def causes(verdict: Verdict, *, params: RetrainParams) -> tuple[str, ...]:
+def causes(verdict: "Verdict", *, params: RetrainParams) -> tuple[str, ...]:
     """What in ``verdict`` asks for a training; empty where nothing does."""
     found = ["performance is at risk"] if verdict.is_at_risk and params.at_risk else []
     for outcome in verdict.outcomes:
@@ -84,7 +86,7 @@ def causes(verdict: Verdict, *, params: RetrainParams) -> tuple[str, ...]:
 def decide(
     state: State,
     *,
-    verdict: Verdict,
+    verdict: "Verdict",
     num_new: int,
     window: str,
     now: datetime,
@@ -120,7 +122,7 @@ def decide(
 
 
 def guards(
-    state: State, *, verdict: Verdict, now: datetime, is_training: bool, params: RetrainParams
+    state: State, *, verdict: "Verdict", now: datetime, is_training: bool, params: RetrainParams
 ) -> tuple[str, ...]:
     """Every reason against a training now; empty where there is none."""
     asked = [request for request in state.requests if request.ended != "expired"]

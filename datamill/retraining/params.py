@@ -1,10 +1,10 @@
 """What a user says of retraining in ``watch.yaml``."""
 
 from pathlib import Path
+from typing import get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from datamill.drift import Kind
 from datamill.stage import Params
 
 
@@ -34,7 +34,7 @@ class RetrainParams(Params):
     """Whether drift asks for a training at all."""
     at_risk: bool
     """Whether performance at risk asks for one, whatever moved."""
-    kinds: tuple[Kind, ...]
+    kinds: tuple[str, ...]
     """Kinds of drift that ask for one."""
     thresholds: dict[str, float]
     """Smallest effect that counts, by the effect's name; any effect counts where none is given."""
@@ -52,3 +52,13 @@ class RetrainParams(Params):
     """Time (hours) after which a request that no training took up no longer stands in the way."""
     include: IncludeParams | None
     """How watched files become training data; null where ingest reads the watched folder itself."""
+
+    @field_validator("kinds")
+    @classmethod
+    def _kinds_exist(cls, kinds: tuple[str, ...]) -> tuple[str, ...]:
+        from datamill.drift.verdict import Kind  # with all detectors, which those who only train do not need
+
+        unknown = sorted(set(kinds) - set(get_args(Kind)))
+        if unknown:
+            raise ValueError(f"kinds {unknown} do not exist; there are {', '.join(get_args(Kind))}")
+        return kinds

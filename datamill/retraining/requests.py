@@ -5,16 +5,19 @@ import fcntl
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from filelock import FileLock
 from pydantic import ValidationError
 
 from datamill import files
-from datamill.drift import Verdict
 from datamill.errors import StageError
 from datamill.retraining.guards import Decision, Request, State, decide
 from datamill.retraining.params import RetrainParams
 from datamill.settings import STATE
+
+if TYPE_CHECKING:
+    from datamill.drift import Verdict
 
 FOLDER = f"{STATE}/watch"
 STATE_FILE, LOCK_FILE = "retraining.json", "retraining.lock"
@@ -22,7 +25,7 @@ TRAINING_LOCK = f"{STATE}/training.lock"
 
 
 def consider(
-    root: Path, *, verdict: Verdict, num_new: int, window: str, now: datetime, params: RetrainParams
+    root: Path, *, verdict: "Verdict", num_new: int, window: str, now: datetime, params: RetrainParams
 ) -> Decision:
     """``decide`` with the state on disk; a request is on disk, unsent, when it is returned.
 

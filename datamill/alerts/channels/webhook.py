@@ -1,5 +1,6 @@
 """A message as JSON to an HTTP endpoint, with an idempotency key."""
 
+import http.client
 import json
 import urllib.error
 import urllib.request
@@ -35,7 +36,9 @@ class Webhook:
             raise DeliveryError(f"HTTP status {error.code}") from None
         except urllib.error.URLError as error:
             raise DeliveryError(f"no answer ({type(error.reason).__name__})") from None
-        except OSError as error:
+        except (http.client.InvalidURL, ValueError):
+            raise DeliveryError(f"the variable {self._url_variable} holds no address of a server") from None
+        except (OSError, http.client.HTTPException) as error:
             raise DeliveryError(f"no answer ({type(error).__name__})") from None
 
     def _request(self, message: Message, *, attempt: int) -> urllib.request.Request:
