@@ -56,7 +56,7 @@ def test_every_channel_gets_every_message_once_and_in_order(tmp_path):
     workspace.see(AT_RISK)
     for _ in range(3):
         assert workspace.deliver(one=one, two=two) == []
-    assert one.taken == two.taken == ["input drift", "prediction drift", "performance at risk"]
+    assert one.taken == two.taken == ["performance at risk", "input drift", "prediction drift"]
 
 
 def test_a_channel_that_fails_is_tried_again_later_and_later_and_gets_all_in_order(tmp_path):
@@ -69,7 +69,7 @@ def test_a_channel_that_fails_is_tried_again_later_and_later_and_gets_all_in_ord
         attempts[minutes] = len(channel.attempts)
     assert attempts == {0: 1, 0.5: 1, 1: 2, 2: 2, 2.5: 2, 3: 5}
     assert channel.attempts == [1, 2, 3, 1, 1]
-    assert channel.taken == ["input drift", "prediction drift", "performance at risk"]
+    assert channel.taken == ["performance at risk", "input drift", "prediction drift"]
 
 
 def test_pauses_double_up_to_the_longest():
@@ -150,12 +150,12 @@ def test_a_server_that_is_down_then_returns_500_then_recovers_gets_all_once_and_
         assert work(CALM, 2)[0].error == "HTTP status 500"
         assert work(CALM, 3) == []
         assert hook.titles == [
+            "flowers: performance at risk",
             "flowers: input drift",
             "flowers: prediction drift",
-            "flowers: performance at risk",
+            "flowers: performance at risk (recovered)",
             "flowers: input drift (recovered)",
             "flowers: prediction drift (recovered)",
-            "flowers: performance at risk (recovered)",
         ]
         assert len({headers["Idempotency-Key"] for headers, _ in hook.requests}) == 6
 
