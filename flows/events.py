@@ -77,6 +77,5 @@ def _is_stored(key: UUID, *, at: datetime) -> bool:
     between = {"since": (at - FIRST_LOOK).isoformat(), "until": (at + FIRST_LOOK).isoformat()}
     wanted = {"filter": {"id": {"id": [str(key)]}, "occurred": between}, "limit": 1}
     with get_client(sync_client=True) as client:
-        answer = client._client.post("/events/filter", json=wanted)
-        answer.raise_for_status()
-        return bool(answer.json()["events"])
+        answer = client.request("POST", "/events/filter", json=wanted)
+        return bool(answer.raise_for_status().json()["events"])

@@ -12,10 +12,11 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from datamill.alerts.alert import Evidence, Reading, Record, Severity
-from datamill.alerts.episodes import Change, Event, State, step
+from datamill.alerts.alert import Reading
+from datamill.alerts.episodes import Change, State, step
 from datamill.alerts.messages import Message, message_of
 from datamill.alerts.params import AlertParams, Sends
+from datamill.alerts.windows import Window, window_of
 from datamill.errors import StageError
 from datamill.settings import STATE
 
@@ -36,28 +37,6 @@ CREATE TABLE IF NOT EXISTS messages (
 CREATE TABLE IF NOT EXISTS deliveries (
     channel TEXT PRIMARY KEY, next INTEGER NOT NULL, attempts INTEGER NOT NULL, not_before TEXT, error TEXT NOT NULL);
 """
-
-
-class Told(Record):
-    """What a window did to one episode, for the digest."""
-
-    event: Event
-    severity: Severity
-    topic: str
-    fingerprint: str
-    evidence: tuple[Evidence, ...] = ()
-
-
-class Window(Record):
-    """One judged window, for the digest."""
-
-    window: str
-    model: str
-    at: datetime
-    num_samples: int
-    is_drift: bool
-    changes: tuple[Told, ...]
-    links: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -138,7 +117,7 @@ class Store:
                 calm_windows=params.calm_windows,
             )
             _remember(database, "state", state.model_dump_json())
-            _insert_window(database, _window(reading, changes, now=now))
+            _insert_window(database, window_of(reading, changes, now=now))
             for change in changes:
                 if change.is_told:
                     _insert_message(database, message_of(change, reading=reading, now=now))
@@ -257,28 +236,6 @@ def _windows(database: sqlite3.Connection, *, since: datetime | None) -> list[Wi
     rows = database.execute("SELECT body FROM windows WHERE number > ? ORDER BY number", (digested,))
     windows = [Window.model_validate_json(row["body"]) for row in rows]
     return [window for window in windows if since is None or window.at >= since]
-
-
-def _window(reading: Reading, changes: Iterable[Change], *, now: datetime) -> Window:
-    told = [
-        Told(
-            event=change.event,
-            severity=change.episode.severity,
-            topic=change.episode.topic,
-            fingerprint=change.episode.fingerprint,
-            evidence=change.alert.evidence[:1] if change.alert else (),
-        )
-        for change in changes
-    ]
-    return Window(
-        window=reading.window,
-        model=reading.model,
-        at=now,
-        num_samples=reading.num_samples,
-        is_drift=reading.is_drift,
-        changes=tuple(told),
-        links=dict(reading.links),
-    )
 
 
 def _insert_window(database: sqlite3.Connection, window: Window) -> None:

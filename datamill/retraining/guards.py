@@ -28,6 +28,7 @@ class Request(BaseModel):
         at: When.
         reasons: What asked for it.
         num_new: New samples since the request before.
+        window: The window that asked.
         is_sent: Whether whoever trains has been told.
         attempts: How often it was asked for again, because nobody took it up or the training died.
         ended: ``pending`` until a training begins after it was sent; then ``started``, ``finished`` or ``failed``;
@@ -40,6 +41,7 @@ class Request(BaseModel):
     at: datetime
     reasons: tuple[str, ...]
     num_new: int
+    window: str = ""
     is_sent: bool = False
     attempts: int = 0
     ended: Literal["pending", "started", "finished", "failed", "expired"] = "pending"
@@ -110,7 +112,7 @@ def decide(
         state: Before the window.
         verdict: Of the window.
         num_new: Samples of the window.
-        window: The window's id; one that was counted before is not counted again. Empty counts always.
+        window: The window's id; one that comes again is not counted again, and asks once. Empty is always another.
         now: Time of judging.
         is_training: Whether a training is at work in the workspace.
         params: The guards.
@@ -121,10 +123,12 @@ def decide(
         why = "nothing moved that asks for a training" if params.is_enabled else "retraining is switched off"
         return Decision("not needed", (why,)), state
     refusals = guards(state, verdict=verdict, now=now, is_training=is_training, params=params)
+    if window and any(one.window == window for one in state.requests):
+        refusals = (f"window {window} has asked already", *refusals)
     if refusals:
         return Decision("refused", refusals), state
     key = hashlib.sha256(f"{window}\n{now.isoformat()}\n{len(state.requests)}".encode()).hexdigest()[:32]
-    request = Request(id=key, at=now, reasons=wanted, num_new=state.num_new)
+    request = Request(id=key, at=now, reasons=wanted, num_new=state.num_new, window=window)
     after = state.model_copy(update={"num_new": 0, "requests": (*state.requests, request)[-REQUESTS_KEPT:]})
     return Decision("requested", wanted, request), after
 

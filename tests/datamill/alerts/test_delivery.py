@@ -1,12 +1,18 @@
+import json
+import tempfile
 import threading
 import time
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from datamill.alerts.channels import DeliveryError
 from datamill.alerts.channels.building import build
+from datamill.alerts.channels.jsonl import JsonLines
 from datamill.alerts.delivery import deliver, pause, tell_waiting
 from datamill.alerts.store import Store, Waiting
 from tests.verdicts import AT_RISK, CALM, HOUR, MOVED, START, alert_params, http_server, reading
@@ -178,6 +184,43 @@ def test_the_words_of_a_library_are_not_kept_because_they_may_hold_a_secret(tmp_
     tell_waiting(waiting)
     assert capsys.readouterr().err == "  warning: channel one: 1 messages wait (ValueError) and are tried again later\n"
     assert b"s3cr3t" not in (workspace.store.folder / "alerts.db").read_bytes()
+
+
+class Unreliable:
+    """A channel that fails before, or dies after, a message is taken."""
+
+    def __init__(self, channel, fates):
+        self.channel, self.fates = channel, list(fates)
+
+    def send(self, message, *, attempt):
+        fate = self.fates.pop(0) if self.fates else "taken"
+        if fate == "failed":
+            raise DeliveryError("HTTP status 500")
+        self.channel.send(message, attempt=attempt)
+        if fate == "died":
+            raise SystemExit  # ends the thread as a kill ends the process: nothing is remembered
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@settings(max_examples=12, deadline=None)
+@given(
+    windows=st.lists(st.sampled_from([AT_RISK, MOVED, CALM]), min_size=1, max_size=3),
+    fates=st.lists(st.sampled_from(["taken", "failed", "died"]), max_size=8),
+)
+def test_whatever_fails_or_dies_a_file_holds_every_message_once_and_in_order(windows, fates):
+    with tempfile.TemporaryDirectory() as name:
+        workspace = Workspace(Path(name), "clean", "log", first_retry_s=0)
+        clean, log = JsonLines(Path(name) / "clean.jsonl"), JsonLines(Path(name) / "log.jsonl")
+        unreliable = Unreliable(log, fates)
+        for seen in windows:
+            workspace.see(seen)
+            workspace.deliver(clean=clean, log=unreliable)
+        while workspace.store.waiting({"log": ("page", "notice")}):
+            workspace.deliver(log=unreliable)
+        paths = [Path(name) / f"{one}.jsonl" for one in ("clean", "log")]
+        expected, found = (path.read_text().splitlines() if path.exists() else [] for path in paths)
+        assert found == expected
+        assert len({json.loads(line)["id"] for line in found}) == len(found)
 
 
 @pytest.mark.parametrize("name", ["one", "two"])

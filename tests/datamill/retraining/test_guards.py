@@ -137,6 +137,14 @@ def test_a_window_counts_once():
     assert watch.see(AT_RISK, hours=0, window="w1").result == "requested"
 
 
+def test_a_window_asks_once():
+    watch = Watch(cooldown_h=0, min_new_samples=0, max_trainings=9)
+    assert watch.see(AT_RISK, hours=0, window="w0").result == "requested"
+    watch.end()
+    assert watch.see(AT_RISK, hours=1, window="w0").reasons == ("window w0 has asked already",)
+    assert watch.see(AT_RISK, hours=1, window="w1").result == "requested"
+
+
 def test_a_request_that_no_training_takes_up_stands_in_the_way_for_a_while_only():
     watch = Watch(max_trainings=1)
     watch.see(AT_RISK, hours=0)
