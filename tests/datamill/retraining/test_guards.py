@@ -213,7 +213,7 @@ steps = st.lists(
         st.sampled_from([AT_RISK, AT_RISK, AT_RISK, MOVED, CALM]),
         st.floats(-20, 60),  # hours; negative where the clock jumps back
         st.integers(50, 200),
-        st.sampled_from(["", "started", "finished", "failed", "finished"]),  # what becomes of the latest request before the window
+        st.sampled_from(["", "started", "finished", "failed"]),  # what became of the latest request
         st.sampled_from([False, False, True]),
     ),
     max_size=40,
