@@ -49,7 +49,7 @@ def resume(root: Path, *, now: datetime | None = None) -> Decision | None:
     """
     root = root.resolve()
     params = load_section(root, "retrain", RetrainParams)
-    request = requests.unanswered(root, now=now or datetime.now(UTC), params=params)
+    request = requests.unanswered(root, now=now or datetime.now(UTC), params=params, is_direct=not events.has_server())
     return _answer(root, request, params=params) if request else None
 
 

@@ -94,8 +94,7 @@ class Store:
     def begin_channels(self, names: Iterable[str]) -> None:
         """Let channels that are new go on from here: what was told before is not told to them."""
         with self._transaction() as database:
-            newest = database.execute("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'messages'")
-            number = newest.fetchone()[0] + 1
+            number = _newest(database, "messages") + 1
             rows = [(name, number, 0, "") for name in names]
             database.executemany(
                 "INSERT OR IGNORE INTO deliveries (channel, next, attempts, error) VALUES (?, ?, ?, ?)", rows
@@ -146,15 +145,19 @@ class Store:
             yield _windows(database, since=None), _state(database), messages
             for message in messages:
                 _insert_message(database, message)
-            newest = database.execute("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'windows'")
-            _remember(database, "digested", str(newest.fetchone()[0]))
+            _remember(database, "digested", str(_newest(database, "windows")))
 
     def next_for(self, channel: str, *, severities: Iterable[str]) -> Delivery | None:
-        """What the channel goes on with; ``None`` when it has everything."""
+        """What the channel goes on with; ``None`` when it has everything that it wants.
+
+        What it does not want is behind it then: a channel that comes to want more is not told the past.
+        """
         with self._transaction() as database:
             row = _next(database, channel, severities=tuple(severities))
-        if row is None:
-            return None
+            if row is None:
+                number = _newest(database, "messages") + 1
+                database.execute("UPDATE deliveries SET next = ? WHERE channel = ?", (number, channel))
+                return None
         not_before = datetime.fromisoformat(row["not_before"]) if row["not_before"] else None
         return Delivery(row["number"], Message.model_validate_json(row["body"]), row["attempts"], not_before)
 
@@ -229,6 +232,12 @@ def _remembered(database: sqlite3.Connection, key: str) -> str | None:
 
 def _remember(database: sqlite3.Connection, key: str, value: str) -> None:
     database.execute("INSERT OR REPLACE INTO remembered (key, value) VALUES (?, ?)", (key, value))
+
+
+def _newest(database: sqlite3.Connection, table: str) -> int:
+    """The latest number given in a table; 0 at first."""
+    row = database.execute("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = ?", (table,)).fetchone()
+    return int(row[0])
 
 
 def _windows(database: sqlite3.Connection, *, since: datetime | None) -> list[Window]:

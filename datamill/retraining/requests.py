@@ -46,14 +46,23 @@ def consider(
     return decision
 
 
-def unanswered(root: Path, *, now: datetime, params: RetrainParams) -> Request | None:
-    """A request to tell whoever trains of, again or for the first time: they were not told, or the training died."""
+def unanswered(root: Path, *, now: datetime, params: RetrainParams, is_direct: bool = False) -> Request | None:
+    """A request to tell whoever trains of, again or for the first time: they were not told, or the training died.
+
+    Args:
+        root: The workspace.
+        now: Decides whether one was not taken up in time.
+        params: How long that is.
+        is_direct: The caller trains itself, so nobody else will take up what was told.
+    """
     with _locked(root):
         before = _load(root)
-        state = revive(before, now=now, is_training=is_training(root), params=params)
+        is_busy = is_training(root)
+        state = revive(before, now=now, is_training=is_busy, params=params)
         if state != before:
             _save(root, state)
-        return next((one for one in state.requests if one.ended == "pending" and not one.is_sent), None)
+        is_waiting = is_direct and not is_busy
+        return next((one for one in state.requests if one.ended == "pending" and (is_waiting or not one.is_sent)), None)
 
 
 def mark_sent(root: Path, request: Request) -> None:

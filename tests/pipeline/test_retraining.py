@@ -33,7 +33,11 @@ print("result:", decision.result if decision else None)
 
 
 def start(verb: str, root: Path) -> subprocess.Popen[str]:
-    environment = os.environ | {"PREFECT_HOME": str(root.parent / "prefect"), "DATAMILL_DEVICE": "cpu"}
+    environment = os.environ | {
+        "PREFECT_HOME": str(root.parent / "prefect"),
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+        "DATAMILL_DEVICE": "cpu",
+    }
     return subprocess.Popen(
         [sys.executable, "-c", CODE, verb, str(root)], stdout=subprocess.PIPE, text=True, env=environment
     )

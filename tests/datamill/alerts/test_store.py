@@ -78,6 +78,14 @@ def test_a_new_channel_is_not_told_what_was_told_before(store):
     assert store.next_for("late", severities=("page",)).message.severity == "page"
 
 
+def test_a_channel_that_comes_to_want_more_is_not_told_the_past(store):
+    record(store, MOVED, 0)
+    assert store.next_for("pager", severities=("page",)) is None
+    assert store.next_for("pager", severities=("page", "notice")) is None
+    record(store, AT_RISK, 1)
+    assert store.next_for("pager", severities=("page", "notice")).message.event == "raised"
+
+
 def test_attempts_are_counted_before_they_end_and_forgotten_after_success(store):
     record(store, MOVED, 0)
     store.begin_attempt("all")
