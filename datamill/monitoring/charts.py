@@ -66,11 +66,11 @@ def bars(names: Sequence[str], *, reference: NDArray[np.float64], window: NDArra
     return _svg(marks, label="shares in reference and window", height=8 + row * max(1, len(order)))
 
 
-def trend(points: Sequence[Point], *, reference: float | None = None, floor: float | None = None) -> Markup:
+def trend(points: Sequence[Point], *, reference: float | None = None) -> Markup:
     """A value over the windows, with its interval as a band; marked windows as filled dots."""
     width, height = 700, 150
     ends = [end for point in points for end in (point.value, point.low, point.high) if end is not None]
-    ends += [value for value in (reference, floor) if value is not None]
+    ends += [] if reference is None else [reference]
     low, high = min(ends), max(ends)
     margin = (high - low) * 0.12 or 0.05
     low, high = low - margin, high + margin
@@ -81,10 +81,11 @@ def trend(points: Sequence[Point], *, reference: float | None = None, floor: flo
         return TOP + (high - value) / (high - low) * (height - TOP - BOTTOM)
 
     marks = []
-    for value, style in ((reference, "level"), (floor, "floor")):
-        if value is not None:
-            marks.append(f'<line class="{style}" x1="56" x2="{width - 20}" y1="{y(value):.1f}" y2="{y(value):.1f}"/>')
-            marks.append(f'<text class="axis" x="50" y="{y(value) + 4:.1f}" text-anchor="end">{_number(value)}</text>')
+    for value in sorted({min(ends), max(ends)}):
+        marks.append(f'<line class="base" x1="56" x2="{width - 20}" y1="{y(value):.1f}" y2="{y(value):.1f}"/>')
+        marks.append(f'<text class="axis" x="48" y="{y(value) + 4:.1f}" text-anchor="end">{_number(value)}</text>')
+    if reference is not None:
+        marks.append(f'<line class="level" x1="56" x2="{width - 20}" y1="{y(reference):.1f}" y2="{y(reference):.1f}"/>')
     banded = [(x, p.low, p.high) for x, p in zip(xs, points, strict=True) if p.low is not None and p.high is not None]
     if len(banded) > 1:
         upper = " ".join(f"{x:.1f},{y(top):.1f}" for x, _, top in banded)
@@ -93,13 +94,12 @@ def trend(points: Sequence[Point], *, reference: float | None = None, floor: flo
     elif banded:
         x, bottom, top = banded[0]
         marks.append(f'<line class="whisker" x1="{x:.1f}" x2="{x:.1f}" y1="{y(bottom):.1f}" y2="{y(top):.1f}"/>')
-    marks.append(
-        f'<polyline class="line" points="{" ".join(f"{x:.1f},{y(p.value):.1f}" for x, p in zip(xs, points, strict=True))}"/>'
-    )
+    path = " ".join(f"{x:.1f},{y(point.value):.1f}" for x, point in zip(xs, points, strict=True))
+    marks.append(f'<polyline class="line" points="{path}"/>')
     for x, point in zip(xs, points, strict=True):
         style = "dot marked" if point.is_marked else "dot"
         marks.append(f'<circle class="{style}" cx="{x:.1f}" cy="{y(point.value):.1f}" r="3.6"/>')
-    for place in {0, len(points) - 1}:
+    for place in sorted({0, len(points) - 1}):
         anchor = "start" if place == 0 and len(points) > 1 else "end" if place else "middle"
         at = f'x="{xs[place]:.1f}" y="{height - 5}" text-anchor="{anchor}"'
         marks.append(f'<text class="axis" {at}>{points[place].number}</text>')
@@ -158,7 +158,7 @@ def _svg(marks: Sequence[str], *, label: str, width: int = WIDTH, height: int = 
 
 
 def _number(value: float) -> str:
-    return f"{value:.3g}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def _short(name: str) -> str:

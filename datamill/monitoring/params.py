@@ -128,7 +128,7 @@ class SourceParams(Params):
     max_items: PositiveInt
     """Items of a window at most (count); the others come with the next."""
     max_reject_share: float = Field(ge=0, le=1)
-    """Share of unreadable items above which the data's quality has drifted."""
+    """Share of unreadable items that is to be expected; more, if it is no accident, is drift of the data's quality."""
     keep_samples: NonNegativeInt
     """Samples of a window kept with inputs and answers, to show and to compare models on (count)."""
     keep_windows: PositiveInt

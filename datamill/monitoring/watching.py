@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from filelock import FileLock
+from scipy import stats
 
 from datamill import files, ledger, parts
 from datamill.drift import judge
@@ -47,6 +48,7 @@ from datamill.settings import STATE, Settings, resolve_device
 from datamill.tracking import Session, Tracker, redact
 
 TREND_WINDOWS = 30  # of the past in a report
+REJECT_LEVEL = 1e-3  # chance of so many rejects at the share allowed, below which they are no accident
 WATCH = f"{STATE}/watch"
 CURSOR, LOCK, SCRATCH = "cursor.db", "lock", "scratch"
 
@@ -276,10 +278,18 @@ def _quality(window: Window, *, params: SourceParams) -> Iterator[Outcome]:
     share = num_rejects / max(1, num_samples + num_rejects)
     first = window.rejects[0] if window.rejects else None
     examples = {} if first is None else {"first": {"source": first.source, "message": first.message}}
+    p_value = float(stats.binom.sf(num_rejects - 1, num_samples + num_rejects, params.max_reject_share))
     yield Outcome(
-        "quality", "reject_share", "", share, None, share, "share", share > params.max_reject_share,
+        kind="quality",
+        detector="reject_share",
+        subject="",
+        statistic=share,
+        p_value=p_value,
+        effect=share,
+        effect_name="share",
+        is_drift=p_value < REJECT_LEVEL,
         detail={"threshold": params.max_reject_share, "rejects": num_rejects, **examples},
-    )  # fmt: skip
+    )
     for name, count in sorted(window.schema.missing.items()):
         missing = count / max(1, num_samples + num_rejects)
         if missing:
