@@ -20,7 +20,6 @@ from datamill.errors import DataError, StageError
 CHAMPION = "models/champion"
 CHAMPIONS = "models/champions"
 CARD = "champion.json"
-REFERENCE = "models/evaluate/reference"  # what monitoring compares with; copied where it is
 
 MODEL = (  # the model itself: its version is the hash of these
     catalog.EXPORT_MODEL,
@@ -31,7 +30,7 @@ MODEL = (  # the model itself: its version is the hash of these
     catalog.TRAIN_BEST,
     catalog.EVALUATE_PREDICTIONS,
 )
-BESIDE = ("dvc.lock", "params.yaml")  # what made it; copied where it is
+BESIDE = (catalog.EVALUATE_REFERENCE.path, "dvc.lock", "params.yaml")  # what it is watched by, and what made it
 VERSION_DIGITS = 12
 
 
@@ -73,7 +72,7 @@ def stage_candidate(root: Path) -> tuple[Path, str]:
         if not source.exists():
             raise StageError(f"{source} is not there, so there is no model to judge; `datamill run` makes one")
         shutil.copyfile(source, folder / source.name)
-    for source in (root / name for name in (*BESIDE, REFERENCE)):
+    for source in (root / name for name in BESIDE):
         if source.exists():
             (shutil.copytree if source.is_dir() else shutil.copyfile)(source, folder / source.name)
     _require_one_run(folder)

@@ -247,8 +247,8 @@ def _chance(cut: _Cut) -> float:
 
 
 def _told(cut: _Cut, *, passes: bool, needed: str) -> Reason:
-    found = f"{cut.name} loses {cut.loss:+.4f} of accuracy over {cut.count} samples ({cut.lost} lost, {cut.won} won"
-    found += f", chance {_chance(cut):.3f})"
+    changed = f"{cut.lost} lost, {cut.won} won, chance {_chance(cut):.3f}"
+    found = f"{cut.name}: accuracy {-cut.loss:+.4f} over {cut.count} samples ({changed})"
     return Reason("slice", passes, found, needed, {"loss": cut.loss, "count": cut.count, "chance": _chance(cut)})
 
 

@@ -121,7 +121,8 @@ def promote(
                 champions.switch(root, version=version)
                 _prune(root, keep=policy.keep)
             params = config.flatten(policy.model_dump(mode="json"))
-            _tell(root, author=author, home=folder, evidence=evidence, params=params, alias="challenger")
+            alias = "challenger" if version != champion else ""
+            _tell(root, author=author, home=folder, evidence=evidence, params=params, alias=alias)
             return Outcome(decision, champion, version, entry)
         finally:
             champions.discard_candidate(root)
@@ -196,22 +197,23 @@ def _judge(
 ) -> tuple[Decision, dict[str, Any]]:
     """What the kernel says of a candidate, and the candidate's evidence as it goes on record."""
     from datamill.promotion.racing import race
+    from datamill.promotion.recent import read_shadow
 
+    num_threads = Settings.from_environment().num_threads
     champion = _read_champion(root)
     on_record = history.champion(entries)
     homes = [folder] if champion is None else [folder, champion]
-    latencies = race(homes, num_threads=Settings.from_environment().num_threads)
+    latencies = race(homes, num_threads=num_threads)
     challenger = _read_challenger(root, folder=folder, version=version, latency_ms=latencies[0])
     if on_record not in {None, champions.current(root)}:
         found = f"the champion on record, {on_record}, is not in {champions.CHAMPIONS}"
         needed = f"its folder, copied from where it was promoted; or `rollback` to one of: {_kept(root)}; or --force"
         return Decision(False, (Reason("champion", False, found, needed),)), summary(challenger)
-    before = None
-    if champion is not None:
-        before = _read_evidence(champion, version=champion.name, latency_ms=latencies[1])
-    shadow = None
-    decision = decide(before, challenger, policy=policy, shadow=shadow)
-    return decision, summary(challenger)
+    if champion is None:
+        return decide(None, challenger, policy=policy), summary(challenger)
+    before = _read_evidence(champion, version=champion.name, latency_ms=latencies[1])
+    shadow = read_shadow(root, champion=champion, challenger=folder, limits=policy.shadow, num_threads=num_threads)
+    return decide(before, challenger, policy=policy, shadow=shadow), summary(challenger)
 
 
 def _forced(decision: Decision, *, who: str, because: str) -> Decision:

@@ -109,7 +109,8 @@ def note_decision(client: mlflow.MlflowClient, *, name: str, run_id: str, entry:
         client.set_registered_model_tag(name, key, line)
         return
     client.set_model_version_tag(name, found.version, key, line)
-    client.set_model_version_tag(name, found.version, "datamill.action", entry["action"])
+    if entry["to"] != entry["from"]:
+        client.set_model_version_tag(name, found.version, "datamill.action", entry["action"])
     if entry["action"] == "refused":
         return
     client.set_registered_model_alias(name, CHAMPION, found.version)
