@@ -216,6 +216,9 @@ def _slices(pair: Pair, *, limits: SliceParams) -> Iterator[Reason]:
     )
     worse = [cut for cut in judged if cut.loss > limits.allowance and _chance(cut) <= 1 - limits.level]
     yield from (_told(cut, passes=False, needed=needed) for cut in _worst_first(worse)[:MAX_NAMED])
+    if len(worse) > MAX_NAMED:
+        rest = len(worse) - MAX_NAMED
+        yield Reason("slice", False, f"{rest} more slices lose too much", needed, {"more": rest})
     if worse:
         return
     small = len(cuts) - len(judged)

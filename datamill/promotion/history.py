@@ -15,8 +15,10 @@ from datamill import files
 from datamill.errors import DataError
 from datamill.promotion.decision import Reason
 from datamill.promotion.evidence import digest
+from datamill.settings import STATE
 
 HISTORY = "reports/promotions.jsonl"
+HEAD = f"{STATE}/promotion.head"  # the last seal: without it, nobody would miss the last lines
 BEGINNING = "0" * 64  # what the first line names as the seal before it
 
 Action = Literal["promoted", "forced", "refused", "rolled back"]
@@ -65,10 +67,11 @@ def append(
         "previous": entries[-1]["seal"] if entries else BEGINNING,
     }
     entry["seal"] = digest(entry)
-    path = root / HISTORY
-    before = path.read_text(encoding="utf-8") if path.exists() else ""
-    with files.atomic_write(path) as partial:
-        partial.write_text(before + json.dumps(entry, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    lines = [*_lines(root), json.dumps(entry, ensure_ascii=False, allow_nan=False)]
+    with files.atomic_write(root / HISTORY) as partial:
+        partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with files.atomic_write(root / HEAD) as partial:
+        partial.write_text(entry["seal"], encoding="utf-8")
     return entry
 
 
@@ -78,18 +81,15 @@ def read(root: Path) -> list[Entry]:
     Raises:
         DataError: A line was changed, added, removed or torn; names the first one.
     """
-    path = root / HISTORY
-    if not path.exists():
-        return []
     entries: list[Entry] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(_lines(root), start=1):
         fault = _fault(line, number=number, previous=entries[-1]["seal"] if entries else BEGINNING)
         if fault:
-            raise DataError(
-                f"{path}: line {number} {fault}, so the history from there on cannot be trusted; restore the file with "
-                f"`git checkout {HISTORY}`, or from the tags of the model in MLflow; or move it away to begin a new one"
-            )
+            raise _distrust(root, fault=f"line {number} {fault}")
         entries.append(json.loads(line))
+    head = root / HEAD
+    if head.exists() and head.read_text(encoding="utf-8") not in {entry["seal"] for entry in entries}:
+        raise _distrust(root, fault=f"its end is missing: {len(entries)} lines are left, and there were more")
     return entries
 
 
@@ -109,11 +109,24 @@ def lineup(entries: Sequence[Mapping[str, Any]]) -> list[str]:
     return line
 
 
+def _lines(root: Path) -> list[str]:
+    path = root / HISTORY
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    return text.removesuffix("\n").split("\n") if text else []
+
+
+def _distrust(root: Path, *, fault: str) -> DataError:
+    return DataError(
+        f"{root / HISTORY}: {fault}, so the history cannot be trusted; restore it with `git checkout {HISTORY}` or from "
+        f"the tags of the model in MLflow, or move it and {HEAD} away to begin a new one"
+    )
+
+
 def _fault(line: str, *, number: int, previous: str) -> str:
     try:
-        entry = json.loads(line)
+        entry = dict(json.loads(line))
         seal = entry.pop("seal")
-    except (ValueError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError):
         return "is no sealed entry"
     if seal != digest(entry):
         return "was edited: its seal does not fit"
