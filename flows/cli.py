@@ -4,9 +4,12 @@ import os
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from datamill.promotion.decision import Decision
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -188,6 +191,80 @@ def ui(
     from flows.servers import serve
 
     serve(root=root, mlflow_port=mlflow_port, prefect_port=prefect_port)
+
+
+@app.command()
+@clear_errors
+def promote(
+    forced: Annotated[bool, typer.Option("--force", help="Promote whatever the evidence says.")] = False,
+    because: Annotated[str, typer.Option(help="Your reason; kept in the history.")] = "",
+    dry: Annotated[bool, typer.Option("--dry", help="Only judge; record and change nothing.")] = False,
+    root: Root = Path(),
+    debug: Debug = False,
+) -> None:
+    """Judge the trained model against the champion, and let it take its place if it is better."""
+    from datetime import UTC, datetime
+
+    from datamill.promotion import promoting
+    from flows.promoting import announce, author, require_policy
+
+    root = root.resolve()
+    outcome = promoting.promote(
+        root,
+        policy=require_policy(root),
+        author=author(root),
+        now=datetime.now(UTC),
+        is_forced=forced,
+        because=because,
+        is_dry=dry,
+    )
+    _tell_reasons(outcome.decision)
+    announce(root, outcome=outcome)
+    before = f"champion {outcome.champion}" if outcome.champion else "no champion yet"
+    if dry:
+        would = "would" if outcome.decision.promotes else "would not"
+        typer.echo(f"{before}; challenger {outcome.challenger} {would} be promoted; nothing was done")
+    elif outcome.decision.promotes:
+        typer.echo(f"{outcome.challenger} is champion ({before} until now)")
+    else:
+        typer.echo(f"{outcome.challenger} was refused; {before}")
+        raise typer.Exit(1)
+
+
+@app.command()
+@clear_errors
+def rollback(
+    because: Annotated[str, typer.Option(help="Your reason; kept in the history.")],
+    to: Annotated[
+        str | None, typer.Option(metavar="VERSION", help="A champion that is kept.", show_default="the one before")
+    ] = None,
+    root: Root = Path(),
+    debug: Debug = False,
+) -> None:
+    """Make an earlier champion the champion again, byte for byte."""
+    from datetime import UTC, datetime
+
+    from datamill.promotion import promoting
+    from flows.promoting import announce, author
+
+    root = root.resolve()
+    outcome = promoting.rollback(root, to=to, because=because, author=author(root), now=datetime.now(UTC))
+    announce(root, outcome=outcome)
+    typer.echo(f"{outcome.challenger} is champion again (instead of {outcome.champion})")
+
+
+def _tell_reasons(decision: "Decision") -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("check", "", "found", "needed"):
+        table.add_column(column, overflow="fold")
+    for reason in decision.reasons:
+        verdict = "[green]passes[/]" if reason.passes else "[red]refuses[/]"
+        table.add_row(reason.check, verdict, escape(reason.found), escape(reason.needed))
+    Console().print(table)
 
 
 def _tell_forecast(root: Path, *, target: str | None) -> None:

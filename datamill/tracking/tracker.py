@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from datamill.settings import STATE, Settings
-from datamill.tracking.session import Session, redact, tracking_uri
+from datamill.tracking.session import Session, model_name, redact, tracking_uri
 from datamill.tracking.spool import Event, Spool
 
 if TYPE_CHECKING:
@@ -49,6 +49,22 @@ class Tracker:
     def log_model(self, path: Path, *, example: Path) -> None:
         """Record an ONNX model with its signature and input example."""
         self._record("model", path=str(path), example=str(example))
+
+    def register_model(self, path: Path, *, example: Path, evidence: Mapping[str, Any], alias: str = "") -> None:
+        """Put an ONNX model into the registry, with what speaks for it."""
+        self._record(
+            "register",
+            path=str(path),
+            example=str(example),
+            evidence=dict(evidence),
+            alias=alias,
+            name=model_name(root=self.root, settings=self.settings),
+        )
+
+    def log_decision(self, entry: Mapping[str, Any]) -> None:
+        """Record a decision about a registered model: a line of the history of promotions."""
+        name = model_name(root=self.root, settings=self.settings)
+        self._record("decision", entry=dict(entry), name=name)
 
     def log_dataset(self, *, name: str, digest: str, source: str, rows: int) -> None:
         """Name the data set that the run read."""

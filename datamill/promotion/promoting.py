@@ -1,0 +1,318 @@
+"""Promotes and rolls back in a workspace, one at a time; what was decided is on record before it takes effect.
+
+A kill after the record and before the change is made good by the next call: the history is what holds.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from datamill import catalog, config, files
+from datamill.errors import ParamsError, StageError
+from datamill.execute import dvc_digest
+from datamill.promotion import champions, history
+from datamill.promotion.decision import Decision, Reason, decide
+from datamill.promotion.evidence import Evidence, Slicing, digest, read_answers, summary
+from datamill.promotion.params import PromoteParams
+from datamill.settings import STATE, Settings
+from datamill.tracking import Session, Tracker
+
+PROMOTE = "promote"  # the run's name in MLflow
+LOCK_TIMEOUT_S = 600.0
+DATA = (catalog.INGEST_SAMPLES, catalog.SPLIT_ASSIGNMENTS, catalog.SHARD_SHARDS)
+
+
+@dataclass(frozen=True)
+class Author:
+    """Who decides, and for whose run.
+
+    Attributes:
+        who: The person, or the flow run.
+        session: Ties the record in MLflow to the run that trained the model.
+    """
+
+    who: str
+    session: Session
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of it.
+
+    Attributes:
+        decision: What the evidence says.
+        champion: Version of the champion until now; ``None`` when there was none.
+        challenger: Version that was judged, or gone back to.
+        entry: The line of the history; ``None`` when nothing was recorded.
+    """
+
+    decision: Decision
+    champion: str | None
+    challenger: str
+    entry: history.Entry | None
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether there is another champion now."""
+        return self.entry is not None and self.entry["action"] != "refused" and self.champion != self.challenger
+
+
+def promote(
+    root: Path,
+    *,
+    policy: PromoteParams,
+    author: Author,
+    now: datetime,
+    is_forced: bool = False,
+    because: str = "",
+    is_dry: bool = False,
+) -> Outcome:
+    """Judge the workspace's trained model, record the decision, and make it champion where it is good enough.
+
+    Args:
+        root: The workspace.
+        policy: What the challenger must show.
+        author: Who decides.
+        now: When, in UTC.
+        is_forced: Promote whatever the evidence says; needs ``because``.
+        because: A person's own words.
+        is_dry: Only judge; nothing is recorded or changed.
+
+    Raises:
+        ParamsError: Forced without a reason.
+        StageError: There is no trained model, or its parts do not belong together.
+        DataError: The history was changed by hand, or a champion's files are damaged.
+    """
+    if is_forced and not because.strip():
+        raise ParamsError("promoting whatever the evidence says needs a reason: add --because TEXT")
+    with _alone(root):
+        entries = _recover(root)
+        folder, version = champions.stage_candidate(root)
+        try:
+            decision, evidence = _judge(root, folder=folder, version=version, entries=entries, policy=policy)
+            champion = history.champion(entries) or champions.current(root)
+            if is_dry:
+                return Outcome(decision, champion, version, None)
+            action: history.Action = "promoted" if decision.promotes else "refused"
+            if is_forced and not decision.promotes:
+                action, decision = "forced", _forced(decision, who=author.who, because=because)
+            if decision.promotes:
+                made = {"run": author.session.key, "run_name": author.session.name, "evidence": evidence}
+                folder = champions.admit(folder, version=version, root=root, card=made)
+            entry = history.append(
+                root,
+                action=action,
+                who=author.who,
+                now=now,
+                came_from=champion,
+                to=version,
+                because=because,
+                reasons=decision.reasons,
+                evidence=digest(evidence),
+            )
+            if decision.promotes:
+                champions.switch(root, version=version)
+                _prune(root, keep=policy.keep)
+            params = config.flatten(policy.model_dump(mode="json"))
+            alias = "challenger" if version != champion else ""
+            _tell(root, author=author, home=folder, evidence=evidence, params=params, alias=alias)
+            return Outcome(decision, champion, version, entry)
+        finally:
+            champions.discard_candidate(root)
+
+
+def rollback(root: Path, *, to: str | None, because: str, author: Author, now: datetime) -> Outcome:
+    """Make an earlier champion the champion again, byte for byte; needs neither MLflow nor the pipeline's outputs.
+
+    Args:
+        root: The workspace.
+        to: Version, or its beginning; the champion before the present one by default.
+        because: A person's own words.
+        author: Who decides.
+        now: When, in UTC.
+
+    Raises:
+        ParamsError: No reason was given, or ``to`` names no version, or several.
+        StageError: There is no earlier champion.
+        DataError: The history was changed by hand, or the version's files are gone or damaged.
+    """
+    if not because.strip():
+        raise ParamsError("rolling back needs a reason: add --because TEXT")
+    with _alone(root):
+        entries = _recover(root)
+        champion = history.champion(entries) or champions.current(root)
+        version = _earlier(entries, root=root) if to is None else _named(to, root=root)
+        champions.verify(root, version=version)
+        home = root / champions.CHAMPIONS / version
+        evidence = champions.read_card(home)["evidence"]
+        reason = Reason("person", True, f"{author.who} goes back to {version}: {because}", "a person's reason")
+        entry = history.append(
+            root,
+            action="rolled back",
+            who=author.who,
+            now=now,
+            came_from=champion,
+            to=version,
+            because=because,
+            reasons=[reason],
+            evidence=digest(evidence),
+        )
+        champions.switch(root, version=version)
+        _tell(root, author=author, home=home, evidence=evidence, params={}, alias="")
+        return Outcome(Decision(True, (reason,)), champion, version, entry)
+
+
+@contextmanager
+def _alone(root: Path) -> Iterator[None]:
+    """Nobody else promotes or rolls back in this workspace until the block ends."""
+    (root / STATE).mkdir(exist_ok=True)
+    try:
+        with FileLock(root / STATE / "promotion.lock", timeout=LOCK_TIMEOUT_S):
+            yield
+    except Timeout as error:
+        raise StageError(
+            f"another process has been promoting in {root} for {LOCK_TIMEOUT_S:.0f} s; see what it does"
+        ) from error
+
+
+def _recover(root: Path) -> list[history.Entry]:
+    """The history, after a change of champion that a kill has cut off was finished."""
+    entries = history.read(root)
+    version = history.champion(entries)
+    if version is not None and version != champions.current(root) and version in champions.kept(root):
+        print(f"{PROMOTE}: the last change was cut off; {version} is champion now", flush=True)
+        champions.switch(root, version=version)
+    return entries
+
+
+def _judge(
+    root: Path, *, folder: Path, version: str, entries: Sequence[history.Entry], policy: PromoteParams
+) -> tuple[Decision, dict[str, Any]]:
+    """What the kernel says of a candidate, and the candidate's evidence as it goes on record."""
+    from datamill.promotion.racing import race
+    from datamill.promotion.recent import read_shadow
+
+    num_threads = Settings.from_environment().num_threads
+    champion = _read_champion(root)
+    on_record = history.champion(entries)
+    homes = [folder] if champion is None else [folder, champion]
+    latencies = race(homes, num_threads=num_threads)
+    challenger = _read_challenger(root, folder=folder, version=version, latency_ms=latencies[0])
+    if on_record not in {None, champions.current(root)}:
+        found = f"the champion on record, {on_record}, is not in {champions.CHAMPIONS}"
+        needed = f"its folder, copied from where it was promoted; or `rollback` to one of: {_kept(root)}; or --force"
+        return Decision(False, (Reason("champion", False, found, needed),)), summary(challenger)
+    if champion is None:
+        return decide(None, challenger, policy=policy), summary(challenger)
+    before = _read_evidence(champion, version=champion.name, latency_ms=latencies[1])
+    shadow = read_shadow(root, champion=champion, challenger=folder, limits=policy.shadow, num_threads=num_threads)
+    return decide(before, challenger, policy=policy, shadow=shadow), summary(challenger)
+
+
+def _forced(decision: Decision, *, who: str, because: str) -> Decision:
+    told = Reason("person", True, f"forced by {who}: {because}", "a person's reason")
+    return Decision(True, (*decision.reasons, told))
+
+
+def _read_champion(root: Path) -> Path | None:
+    folder = champions.champion_folder(root)
+    if folder is not None:
+        champions.verify(root, version=folder.name)
+    return folder
+
+
+def _read_challenger(root: Path, *, folder: Path, version: str, latency_ms: float) -> Evidence:
+    """A candidate's evidence, with the slices and the data of the workspace it was trained in."""
+    evidence = _read_evidence(folder, version=version, latency_ms=latency_ms)
+    groups, slicings = _read_slicings(root, evidence=evidence)
+    digests = {one.path: found for one in DATA if (found := dvc_digest(one.path, root=root))}
+    return replace(evidence, groups=groups, slicings=slicings, digests=digests)
+
+
+def _read_evidence(folder: Path, *, version: str, latency_ms: float) -> Evidence:
+    network = json.loads((folder / "network.json").read_text(encoding="utf-8"))
+    ids, predictions = read_answers(folder / "predictions.parquet", classes=network["classes"])
+    return Evidence(
+        version=version,
+        classes=tuple(network["classes"]),
+        sample_ids=ids,
+        predictions=predictions,
+        size_bytes=(folder / "model.onnx").stat().st_size,
+        latency_ms=latency_ms,
+    )
+
+
+def _read_slicings(root: Path, *, evidence: Evidence) -> tuple[tuple[str | None, ...], tuple[Slicing, ...]]:
+    """Group of each test sample, and the ways to slice them beyond their class, as ``evaluate`` does."""
+    from datamill.evaluation.slices import slicings
+    from datamill.evaluation.traits import read_traits
+    from datamill.progress import show_progress
+
+    samples, repairs = (root / one.path for one in (catalog.INGEST_SAMPLES, catalog.CLEAN_REPAIRS))
+    try:
+        traits = read_traits(samples, repairs=repairs, ids=evidence.sample_ids, progress=show_progress)
+    except KeyError as error:
+        raise StageError(
+            f"test sample {error} is not in {samples}, so the predictions are of other data; use `datamill run`"
+        ) from error
+    cuts = slicings(traits, labels=evidence.labels)
+    return tuple(traits[0][1].to_pylist()), tuple((name, tuple(values)) for name, values in cuts if name != "class")
+
+
+def _prune(root: Path, *, keep: int) -> None:
+    order = [entry["to"] for entry in history.read(root) if entry["action"] != "refused"]
+    champions.prune(root, order=order, keep=keep)
+
+
+def _tell(
+    root: Path, *, author: Author, home: Path, evidence: dict[str, Any], params: dict[str, Any], alias: str
+) -> None:
+    """Tell MLflow, now or when it is back, of the model and of every decision that it has not been told of."""
+    settings = Settings.from_environment()
+    if settings.tracking == "off":
+        return
+    noted = root / STATE / "promotion.told"  # the seal of the last entry told
+    last = noted.read_text(encoding="utf-8") if noted.exists() else ""
+    entries = history.read(root)
+    untold = list(reversed(list(takewhile(lambda entry: entry["seal"] != last, reversed(entries)))))
+    tracker = Tracker(root, settings, author.session, PROMOTE)
+    tracker.start(params=params)
+    tracker.register_model(home / "model.onnx", example=home / "example.npy", evidence=evidence, alias=alias)
+    for entry in untold:
+        tracker.log_decision(entry)
+    tracker.finish(status="executed", summary=_numbers(entries[-1]))
+    with files.atomic_write(noted) as partial:
+        partial.write_text(entries[-1]["seal"], encoding="utf-8")
+
+
+def _numbers(entry: history.Entry) -> dict[str, float]:
+    return {
+        f"{reason['check'].replace(' ', '_')}.{key}": float(value)
+        for reason in entry["reasons"]
+        for key, value in reason["numbers"].items()
+    }
+
+
+def _earlier(entries: Sequence[history.Entry], *, root: Path) -> str:
+    line = history.lineup(entries)
+    if len(line) < 2:
+        raise StageError(f"there is no champion before the present one; name one with --to, of: {_kept(root)}")
+    return line[-2]
+
+
+def _named(prefix: str, *, root: Path) -> str:
+    found = [version for version in champions.kept(root) if version.startswith(prefix)]
+    if len(found) != 1:
+        raise ParamsError(f"--to {prefix!r} names {len(found)} champions; kept are: {_kept(root)}")
+    return found[0]
+
+
+def _kept(root: Path) -> str:
+    return ", ".join(champions.kept(root)) or "none"
