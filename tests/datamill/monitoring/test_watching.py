@@ -11,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -451,6 +452,34 @@ def test_a_watcher_that_is_killed_at_any_moment_neither_skips_nor_repeats(images
     assert not list((images / "reports/windows").glob(".*"))
     numbers = [judged.number for judged in recent(images, count=99)]
     assert numbers == list(range(1, len(numbers) + 1))
+
+
+MILLION = """
+import resource, sys
+from pathlib import Path
+from tests.watched import look
+found = look(Path(sys.argv[1]))
+print(found.judged.verdict.num_samples, found.judged.has_more, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_window_of_a_million_rows_is_judged_in_two_gibibytes(tables: Path) -> None:
+    change_watch(tables, source__data__format="parquet", source__batch_size=8192)
+    rows = pa.concat_tables([new_rows(count=1000, seed=seed) for seed in range(20)])
+    rng = np.random.default_rng(0)
+    count = 1_000_000
+    many = rows.take(pa.array(np.arange(count) % len(rows)))
+    many = many.set_column(0, "height", pa.array(many["height"].to_numpy() + rng.normal(0, 0.01, count)))
+    pq.write_table(many, tables / "incoming/many.parquet")
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
+    command = [sys.executable, "-c", MILLION, str(tables)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    num_samples, has_more, peak_kib = done.stdout.split()
+    assert (num_samples, has_more) == ("1000000", "False")
+    assert int(peak_kib) < 2 * 2**20
+    assert look(tables, minutes=1).judged is None
 
 
 class KilledError(BaseException):
