@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 from sklearn.ensemble import HistGradientBoostingRegressor
-from sklearn.isotonic import IsotonicRegression
+from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import KFold, cross_val_predict
 
 from datamill.drift.detectors import Finding, Sample, Setting
@@ -20,25 +20,33 @@ Floats = NDArray[np.float64]
 
 NUM_FOLDS = 5
 NUM_RESAMPLES = 50  # of the reference, for the calibrator's own uncertainty
+WEAK = 1e4  # regularisation that only keeps a curve from growing for ever where all is told apart
+MOST_SURE = 1 - 1e-7
 MAX_FITTED = 20_000  # reference samples a resampled calibrator is fitted on; bounds work
 
 
 @final
 class Calibrator:
-    """How often the model is right at a confidence, as a rising function learnt from the reference.
+    """How often the model is right at a confidence, learnt from the reference: a logistic curve of its log odds.
 
-    Source: B. Zadrozny and C. Elkan, "Transforming classifier scores into accurate multiclass probability estimates",
-    KDD 2002.
+    Two numbers are all that is learnt, so that it says something sensible of confidences that the reference hardly has.
+
+    Source: J. Platt, "Probabilistic outputs for support vector machines and comparisons to regularized likelihood
+    methods", 1999.
     """
 
-    def __init__(self, confidence: Floats, *, is_correct: Floats, weight: Floats | None = None) -> None:
+    def __init__(self, confidence: Floats, *, is_correct: Floats) -> None:
         """Fit on confidences and whether each was right, shape ``(N,)`` each; at least one."""
-        self._curve = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip")
-        self._curve.fit(confidence, is_correct, sample_weight=weight)
+        self._always = float(is_correct[0]) if (is_correct == is_correct[0]).all() else None
+        self._curve = LogisticRegression(C=WEAK)
+        if self._always is None:
+            self._curve.fit(_log_odds(confidence), is_correct)
 
     def __call__(self, confidence: Floats) -> Floats:
         """Chance of being right at each confidence, shape ``(N,)``."""
-        return np.asarray(self._curve.predict(confidence), np.float64)
+        if self._always is not None:
+            return np.full(len(confidence), self._always)
+        return np.asarray(self._curve.predict_proba(_log_odds(confidence))[:, 1], np.float64)
 
 
 @final
@@ -188,6 +196,11 @@ def estimate_loss(
     return Estimate(
         metric, before, value, low, high, is_measured=False, is_at_risk=value > before + margin and low > before
     )
+
+
+def _log_odds(confidence: Floats) -> Floats:
+    sure = np.clip(confidence, 1 - MOST_SURE, MOST_SURE)
+    return np.asarray((np.log(sure) - np.log1p(-sure))[:, None])
 
 
 def _calibrator_spread(reference: Judged, confidence: Floats, *, seed: int) -> float:
