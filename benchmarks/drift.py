@@ -57,7 +57,7 @@ PARAMS: dict[str, Any] = {
         "categories": ["chi2"],
         "joint": ["mmd"],
         "embedding": ["mmd"],
-        "prediction": ["ks", "novelty"],
+        "prediction": ["ks", "fet", "novelty"],
         "label": ["chi2"],
         "concept": ["residual"],
     },
@@ -66,7 +66,7 @@ PARAMS: dict[str, Any] = {
     "min_matched": 100,
     "min_samples": 20,
     "max_pairwise_rows": 1_000,
-    "max_classifier_rows": 2_000,
+    "max_classifier_rows": 10_000,
     "num_permutations": 200,
     "min_labels": 100,
     "margin": 0.03,
@@ -236,7 +236,7 @@ def power(model: Model, *, is_quick: bool) -> list[Figure]:
     """How often each shift of the grid is found by what the model answers, at the level 0.05."""
     bars = {100: 0.47, 200: 0.51, 500: 0.65, 1000: 0.70}
     rounds, sizes = (2, (100, 1000)) if is_quick else (10, tuple(bars))
-    chosen = params(detectors={"prediction": ["ks", "novelty"]})
+    chosen = params(detectors={"prediction": ["ks", "fet", "novelty"]})
     reference = observed(model.reference)
     figures = []
     for num in sizes:
@@ -266,7 +266,7 @@ def honesty(model: Model, *, is_quick: bool) -> list[Figure]:
     """How often windows without drift are called drifted, and how often in a year under monthly control."""
     figures = []
     for backend, num in (("native", 100 if is_quick else 1_000), ("alibi", 20 if is_quick else 1_000)):
-        chosen = params(backend=backend, detectors={"numbers": ["ks"], "prediction": ["ks", "novelty"]})
+        chosen = params(backend=backend, detectors={"numbers": ["ks"], "prediction": ["ks", "fet", "novelty"]})
         false = sum(
             judge(reference, window, params=chosen, control=Control(), now=NOW)[0].is_drift
             for reference, window in drift_free(model, num=num)
@@ -279,7 +279,7 @@ def honesty(model: Model, *, is_quick: bool) -> list[Figure]:
     chosen = params(
         false_alarms_per_month=asked,
         windows_per_month=round(num / 12) + 1,
-        detectors={"numbers": ["ks"], "prediction": ["ks", "novelty"]},
+        detectors={"numbers": ["ks"], "prediction": ["ks", "fet", "novelty"]},
     )
     figures.append(Figure("false alarms in a year", year(model, params=chosen, num=num), 12 * asked, at_most=True))
     return figures

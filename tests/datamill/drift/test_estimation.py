@@ -51,7 +51,7 @@ def test_nine_in_ten_intervals_hold_the_accuracy() -> None:
 
 
 def test_one_uncertain_sample_puts_no_model_at_risk() -> None:
-    found = estimate_accuracy(calibrated(2_000, seed=0), np.array([0.5]), level=0.01, margin=0.0, interval=0.95, seed=0)
+    found = estimate_accuracy(calibrated(2_000, seed=0), np.array([0.5]), level=0.01, margin=0.0, interval=0.95)
     assert found.estimated < 0.6
     assert not found.is_at_risk
 
