@@ -169,8 +169,11 @@ class _Pair:
             yield from self._all("prediction", shares, subject, *is_it, is_category=True)
         if "uncertainty" in names:
             yield from self._all("prediction", ["uncertainty"], "", _sums_to_one(before), _sums_to_one(after))
+        assert self.reference.probabilities is not None
+        assert self.window.probabilities is not None
         rest = [name for name in names if name in (*PAIRWISE, *ROWWISE)]
-        yield from self._drawn("prediction", rest, before, after, through=blunted)
+        sides = self.reference.probabilities, self.window.probabilities
+        yield from self._drawn("prediction", rest, *sides, through=blunted)
 
     def labels(self) -> Iterator[Comparison]:
         if not has_labels(self.reference, self.window, params=self.params):
