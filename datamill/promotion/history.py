@@ -117,8 +117,8 @@ def _lines(root: Path) -> list[str]:
 
 def _distrust(root: Path, *, fault: str) -> DataError:
     return DataError(
-        f"{root / HISTORY}: {fault}, so the history cannot be trusted; restore it with `git checkout {HISTORY}` or from "
-        f"the tags of the model in MLflow, or move it and {HEAD} away to begin a new one"
+        f"{root / HISTORY}: {fault}, so the history cannot be trusted; restore it with `git checkout {HISTORY}`, or "
+        f"from the tags of the model in MLflow; or move it and {HEAD} away to begin a new one"
     )
 
 
