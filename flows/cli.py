@@ -154,6 +154,33 @@ def report(
 
 @app.command()
 @clear_errors
+def digest(
+    since: Annotated[
+        str | None,
+        typer.Option(
+            help="A time (2026-03-01, 2026-03-01T08:00) or how long ago (36h, 7d).", show_default="latest digest"
+        ),
+    ] = None,
+    root: Root = Path(),
+    debug: Debug = False,
+) -> None:
+    """Tell what monitoring noticed: windows, notices, counted repeats, open alerts, recoveries."""
+    from datetime import UTC, datetime
+
+    from datamill.alerts.digest import since_time, summarise
+    from datamill.alerts.params import AlertParams
+    from datamill.alerts.store import Store, severities_of
+    from datamill.watchfile import load_section
+
+    params = load_section(root, "alerts", AlertParams)
+    start = since_time(since, now=datetime.now(UTC)) if since else None
+    store = Store(root)
+    waiting = store.waiting(severities_of(params))
+    typer.echo(summarise(store.windows_since(start), state=store.open_episodes(), waiting=waiting))
+
+
+@app.command()
+@clear_errors
 def ui(
     mlflow_port: Annotated[int, typer.Option(help="Port of the MLflow UI.")] = 5000,
     prefect_port: Annotated[int, typer.Option(help="Port of the Prefect server.")] = 4200,

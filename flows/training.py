@@ -15,6 +15,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from datamill import config, dvcfile
 from datamill.execute import load_metrics
+from datamill.retraining.requests import training
 from datamill.settings import Settings
 from datamill.tracking import Session, Tracker, numbers, redact, tracking_uri
 from flows.dvc import LockedError, Outcome, reproduce, stage_environment
@@ -83,7 +84,7 @@ def train_model(root: str = ".", target: str | None = None) -> dict[str, str]:
     prepare(workspace)
     chosen = needed_by(target)
     session = Session(str(flow_run.get_id() or f"flow-{random.getrandbits(48):x}"), str(flow_run.get_name() or "flow"))
-    with relaying(workspace), stages_end_with_it():
+    with training(workspace), relaying(workspace), stages_end_with_it():
         futures = _submit(chosen, root=str(workspace), session=f"{session.key}={session.name}")
         outcomes = {name: _outcome(future) for name, future in futures.items()}
     statuses = {name: _status(outcome) for name, outcome in outcomes.items()}

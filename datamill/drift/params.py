@@ -11,8 +11,8 @@ Correction = Literal["bonferroni", "benjamini_hochberg"]
 Seasonality = Literal["none", "hour", "weekday", "hour_and_weekday"]
 NumberTest = Literal["ks", "cvm", "psi", "tabular"]
 CategoryTest = Literal["chi2", "fet", "psi", "tabular"]
-JointTest = Literal["mmd", "classifier", "lsdd", "online_mmd"]
-PredictionTest = Literal["ks", "cvm", "psi", "uncertainty", "mmd", "classifier", "lsdd"]
+JointTest = Literal["mmd", "novelty", "classifier", "lsdd", "online_mmd"]
+PredictionTest = Literal["ks", "cvm", "psi", "uncertainty", "novelty", "mmd", "classifier", "lsdd"]
 LabelTest = Literal["chi2", "fet", "psi"]
 ConceptTest = Literal["residual"]
 
@@ -27,11 +27,11 @@ class DetectorParams(Params):
     categories: tuple[CategoryTest, ...]
     """Each category column by itself: chi2, fet (Fisher's exact test, two categories), psi, tabular."""
     joint: tuple[JointTest, ...]
-    """All columns at once: mmd (maximum mean discrepancy), classifier, lsdd, online_mmd."""
+    """All columns at once: mmd (mean discrepancy), novelty (rows far from all), classifier, lsdd, online_mmd."""
     embedding: tuple[JointTest, ...]
-    """The network's last hidden layer: mmd, classifier, lsdd, online_mmd."""
+    """The network's last hidden layer: mmd, novelty, classifier, lsdd, online_mmd."""
     prediction: tuple[PredictionTest, ...]
-    """Class probabilities: ks, cvm and psi for each class, uncertainty (entropy), mmd, classifier, lsdd."""
+    """Class probabilities: ks, cvm, psi for each class, uncertainty (entropy), novelty, mmd, classifier, lsdd."""
     label: tuple[LabelTest, ...]
     """Class shares, once labels arrive: chi2, fet (two classes), psi."""
     concept: tuple[ConceptTest, ...]
@@ -50,7 +50,7 @@ class EffectParams(Params):
     mmd: float = Field(ge=0, le=2)
     """Squared maximum mean discrepancy, or density difference (0 to 2); mmd, lsdd, online_mmd."""
     auc: float = Field(ge=0.5, le=1)
-    """How well a classifier tells window from reference (area under its ROC curve, 0.5 is chance); classifier."""
+    """How well window is told from reference (area under the ROC curve, 0.5 is chance); classifier, novelty."""
     share: float = Field(ge=0, le=1)
     """Change of a share of rows (0 to 1): missing, non-finite, unseen values; right answers in residual."""
 
@@ -59,7 +59,7 @@ class DriftParams(Params):
     """Section ``drift`` of ``watch.yaml``."""
 
     backend: BackendWish
-    """Whose tests: alibi (alibi-detect, which must be installed), native (needs nothing), auto (alibi if it is there)."""
+    """Whose tests: alibi (alibi-detect, to be installed), native (needs nothing), auto (alibi if it is there)."""
     level: float = Field(gt=0, le=0.2)
     """Chance that a window without drift is called drifted (per window); used where false_alarms_per_month is null."""
     false_alarms_per_month: float | None = Field(gt=0, le=31)
@@ -75,13 +75,13 @@ class DriftParams(Params):
     seasonality: Seasonality
     """Compare with reference samples of the same hour, weekday, or both (UTC); none: with all."""
     min_matched: int = Field(ge=20)
-    """Fewest reference samples of the same season (count); with fewer, all of the reference is taken, and it says so."""
+    """Fewest reference samples of the same season (count); with fewer, all of the reference is taken, with a note."""
     min_samples: int = Field(ge=5)
     """Fewest values on either side for a test (count); with fewer only the schema is checked."""
     max_pairwise_rows: int = Field(ge=50, le=20_000)
     """Rows of each side drawn for tests that compare all pairs: mmd, lsdd, online_mmd (count)."""
     max_classifier_rows: int = Field(ge=100, le=1_000_000)
-    """Rows of each side drawn for the classifier (count)."""
+    """Rows of each side drawn for classifier and novelty (count)."""
     num_permutations: int = Field(ge=100, le=10_000)
     """Permutations of mmd and lsdd (count)."""
     min_labels: int = Field(ge=20)

@@ -188,6 +188,11 @@ class Server:
         status = "FAILED" if is_failed else "FINISHED"
         self._client.set_terminated(self._parent_id, status=status, end_time=event["time_ms"])
 
+    def _apply_window(self, event: Event) -> None:
+        self._log_metrics(self._parent_id, event["values"], step=event["step"], time_ms=event["time_ms"])
+        self._client.log_artifact(self._parent_id, event["path"], artifact_path=f"windows/{event['name']}")
+        self._client.set_terminated(self._parent_id, status="FINISHED", end_time=event["time_ms"])
+
     def _find_or_create_parent(self) -> str:
         query = f"tags.`datamill.session` = '{self._session.key}' and tags.`datamill.role` = 'parent'"
         found = self._client.search_runs([self._experiment_id], filter_string=query, max_results=1)

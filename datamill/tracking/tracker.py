@@ -79,6 +79,22 @@ class Tracker:
         self._record("session", statuses=dict(statuses), summary=dict(summary), note=note)
         return self._server.parent_path if self._server else None
 
+    def log_window(self, *, name: str, step: int, metrics: Mapping[str, float], report: Path) -> str | None:
+        """Record a judged window on the session's parent run, which lasts as long as the model is watched.
+
+        Args:
+            name: The window's.
+            step: Its number: the metrics of all windows are time series.
+            metrics: Its numbers.
+            report: The page about it.
+
+        Returns:
+            The run's path in the UI when MLflow has it.
+        """
+        values = {key: float(value) for key, value in metrics.items()}
+        self._record("window", name=name, step=step, values=values, path=str(report))
+        return self._server.parent_path if self._server else None
+
     def _record(self, kind: str, **content: Any) -> None:
         if self.settings.tracking == "off":
             return
