@@ -6,18 +6,20 @@ import uuid
 from datetime import datetime
 from pathlib import Path
 
-from prefect.events import emit_event
 from prefect.runtime import flow_run
-from prefect.settings import PREFECT_API_URL
 
-from datamill.errors import ParamsError
-from datamill.promotion import promoting
+from datamill.errors import DatamillError, ParamsError
+from datamill.promotion import history, promoting
 from datamill.promotion.decision import Decision
-from datamill.promotion.params import WATCH_FILE, PromoteParams, read_policy
-from datamill.promotion.promoting import Author, Outcome
+from datamill.promotion.params import PromoteParams, read_policy
+from datamill.promotion.promoting import Author
+from datamill.settings import STATE
 from datamill.tracking import Session
+from datamill.watchfile import WATCH_FILE
+from flows import events
 
 CHANGED = "datamill.champion.changed"
+TIMEOUT_S = 10.0  # for a server to store an event
 
 
 def challenge(root: Path, *, now: datetime) -> Decision | None:
@@ -37,7 +39,7 @@ def challenge(root: Path, *, now: datetime) -> Decision | None:
     if policy is None or not policy.after_training:
         return None
     outcome = promoting.promote(root, policy=policy, author=author(root), now=now)
-    announce(root, outcome=outcome)
+    announce(root)
     verdict = "is champion" if outcome.decision.promotes else "stays a challenger"
     print(f"promote: {outcome.challenger} {verdict}: {headline(outcome.decision)}", flush=True)
     return outcome.decision
@@ -68,14 +70,34 @@ def author(root: Path) -> Author:
     return Author(known or getpass.getuser(), Session(f"promote-{uuid.uuid4().hex[:12]}", "promote"))
 
 
-def announce(root: Path, *, outcome: Outcome) -> None:
-    """Tell Prefect of a new champion, where a server or a flow run is there to hear it."""
-    if not outcome.is_changed or not (PREFECT_API_URL.value() or flow_run.get_id()):
-        return
-    assert outcome.entry is not None
-    payload = {key: outcome.entry[key] for key in ("number", "time", "who", "action", "from", "to", "because")}
-    resource = {"prefect.resource.id": f"datamill.workspace.{root.resolve().name}"}
-    emit_event(event=CHANGED, resource=resource, payload=payload)
+def announce(root: Path) -> None:
+    """Tell a Prefect server, where there is one, of every change of champion it has not been told of.
+
+    A server that does not answer is told the next time; what counts is the history.
+    """
+    noted = root / STATE / "promotion.announced"
+    entries = history.read(root)
+    untold = history.after(entries, seal=noted.read_text(encoding="utf-8") if noted.exists() else "")
+    try:
+        for entry in untold:
+            if events.has_server() and entry["action"] != "refused" and entry["from"] != entry["to"]:
+                _emit(root, entry)
+            noted.write_text(entry["seal"], encoding="utf-8")
+    except Exception as error:  # noqa: BLE001 - whatever a sick server raises, the champion has changed
+        reason = str(error) if isinstance(error, DatamillError) else type(error).__name__
+        print(f"promote: the Prefect server was not told yet ({reason}); tried again the next time", flush=True)
+
+
+def _emit(root: Path, entry: history.Entry) -> None:
+    events.emit(
+        CHANGED,
+        root=root,
+        event_id=entry["seal"][:32],
+        labels={"action": entry["action"], "model": entry["to"]},
+        payload={key: entry[key] for key in ("number", "time", "who", "action", "from", "to", "because", "seal")},
+        at=datetime.fromisoformat(entry["time"]),
+        timeout_s=TIMEOUT_S,
+    )
 
 
 def headline(decision: Decision) -> str:

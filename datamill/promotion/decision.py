@@ -297,6 +297,8 @@ def _shadowed(shadow: Shadow | None, *, pair: tuple[Evidence, Evidence], policy:
     needed = f"at least {limits.min_rows} recent inputs to compare on"
     if shadow is None or count < limits.min_rows:
         found = f"{count} recent inputs, too few to compare"
+        if shadow is not None and shadow.num_taught:
+            found += f"; {shadow.num_taught} more are among those it was trained on"
         return [Reason("shadow", not limits.is_required, found, needed, {"inputs": count})]
     is_known = shadow.label >= 0
     if int(is_known.sum()) >= limits.min_rows:

@@ -109,6 +109,12 @@ def lineup(entries: Sequence[Mapping[str, Any]]) -> list[str]:
     return line
 
 
+def after(entries: Sequence[Entry], *, seal: str) -> list[Entry]:
+    """The entries after the one with this seal; all where none has it."""
+    seals = [entry["seal"] for entry in entries]
+    return list(entries[seals.index(seal) + 1 :] if seal in seals else entries)
+
+
 def _lines(root: Path) -> list[str]:
     path = root / HISTORY
     text = path.read_text(encoding="utf-8") if path.exists() else ""

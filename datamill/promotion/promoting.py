@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -281,11 +280,10 @@ def _tell(
     noted = root / STATE / "promotion.told"  # the seal of the last entry told
     last = noted.read_text(encoding="utf-8") if noted.exists() else ""
     entries = history.read(root)
-    untold = list(reversed(list(takewhile(lambda entry: entry["seal"] != last, reversed(entries)))))
     tracker = Tracker(root, settings, author.session, PROMOTE)
     tracker.start(params=params)
     tracker.register_model(home / "model.onnx", example=home / "example.npy", evidence=evidence, alias=alias)
-    for entry in untold:
+    for entry in history.after(entries, seal=last):
         tracker.log_decision(entry)
     tracker.finish(status="executed", summary=_numbers(entries[-1]))
     with files.atomic_write(noted) as partial:

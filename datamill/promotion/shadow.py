@@ -21,12 +21,14 @@ class Shadow:
         champion: Probability of every class, shape ``(N, K)``.
         challenger: The same of the other model.
         label: Number of each true class, ``UNKNOWN`` where it is not known, shape ``(N,)``.
+        num_taught: Inputs that were left out, because the challenger has been trained on them.
     """
 
     windows: tuple[str, ...]
     champion: NDArray[np.float64]
     challenger: NDArray[np.float64]
     label: NDArray[np.int64]
+    num_taught: int = 0
 
 
 def estimated_accuracy(answers: NDArray[np.float64], *, predictions: Predictions) -> float:

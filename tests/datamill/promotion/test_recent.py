@@ -10,10 +10,13 @@ from datamill.promotion import champions
 from datamill.promotion.params import ShadowParams
 from datamill.promotion.recent import read_shadow
 from datamill.promotion.shadow import UNKNOWN
+from datamill.shards.index import Field
+from datamill.shards.writing import ShardWriter
 from tests.builders import CLASSES, image_table, tabular_table
 from tests.datamill.promotion.candidates import policy, write_workspace
 from tests.datamill.promotion.test_promoting import GOOD, WORSE, promote
 
+FIELD_ID = Field.array("uint8", (16,))
 LIMITS = ShadowParams(num_windows=2, max_rows=100, min_rows=10, is_required=False, max_loss=0.1, min_agreement=0.5)
 
 
@@ -28,7 +31,7 @@ def write_window(root, name, *, seed, count=30, labels=None):
         "time": table["time"],
     }
     write_reference(
-        root / "reports/windows" / name / "samples",
+        root / "reports/windows" / name / "sample",
         identity=identity,
         features=read_traits(table, dataset=dataset),
         arrays={"inputs": empty, "embeddings": empty, "probabilities": empty},
@@ -71,6 +74,23 @@ def test_no_more_inputs_than_asked_for_and_the_newest_ones(root):
     assert shadow.label.tolist() == true[10:].tolist()
 
 
+def test_inputs_that_the_challenger_has_learnt_from_are_left_out(root):
+    true = write_window(root, "2026-01-01T00", seed=1)
+    dataset, table = tabular_table(num_samples=30, seed=1)
+    x = np.stack([table["feature:height"].to_numpy(), table["feature:width"].to_numpy()], axis=1).astype(np.float32)
+    for split, rows in {"train": slice(0, 12), "validation": slice(12, 15), "test": slice(15, 30)}.items():
+        folder = root / "data/shard/shards" / split
+        count = len(x[rows])
+        ids = np.zeros((count, 16), np.uint8)
+        fields = {"x": Field.array("float32", (2,)), "label": Field.array("int32"), "sample_id": FIELD_ID}
+        with ShardWriter(folder, split=split, dataset=dataset, fields=fields) as writer:
+            writer.write({"x": x[rows], "label": np.zeros(count, np.int32), "sample_id": ids})
+    shadow = compare(root)
+    assert shadow.num_taught == 15
+    assert shadow.label.tolist() == true[15:].tolist()
+    assert len(shadow.champion) == len(shadow.challenger) == 15
+
+
 @pytest.mark.parametrize("label", [-1, -2])
 def test_labels_that_are_not_known_or_of_no_class_count_as_none(root, label):
     write_window(root, "2026-01-01T00", seed=1, labels=label)
@@ -80,7 +100,7 @@ def test_labels_that_are_not_known_or_of_no_class_count_as_none(root, label):
 def test_a_damaged_window_is_left_out_and_named(root, capsys):
     write_window(root, "2026-01-01T00", seed=1)
     write_window(root, "2026-01-02T00", seed=2)
-    (root / "reports/windows/2026-01-02T00/samples/rows.parquet").write_bytes(b"junk")
+    (root / "reports/windows/2026-01-02T00/sample/rows.parquet").write_bytes(b"junk")
     assert compare(root).windows == ("2026-01-01T00",)
     assert "window 2026-01-02T00 is left out of the comparison" in capsys.readouterr().out
 
