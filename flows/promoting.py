@@ -11,7 +11,7 @@ from prefect.runtime import flow_run
 from datamill.errors import DatamillError, ParamsError
 from datamill.promotion import history, promoting
 from datamill.promotion.decision import Decision
-from datamill.promotion.params import PromoteParams, read_policy
+from datamill.promotion.params import SECTION, PromoteParams, read_policy
 from datamill.promotion.promoting import Author
 from datamill.settings import STATE
 from datamill.tracking import Session
@@ -53,7 +53,7 @@ def require_policy(root: Path) -> PromoteParams:
     """
     policy = read_policy(root)
     if policy is None:
-        raise ParamsError(f"{root / WATCH_FILE} is missing; its section 'promote' says what a challenger must show")
+        raise ParamsError(f"{root / WATCH_FILE} has no section {SECTION!r}, which says what a challenger must show")
     return policy
 
 

@@ -6,7 +6,9 @@ from typing import Literal
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from datamill.stage import Params
-from datamill.watchfile import WATCH_FILE, load_section
+from datamill.watchfile import WATCH_FILE, load_section, read_sections
+
+SECTION = "promote"
 
 Metric = Literal["accuracy", "precision", "recall", "f1", "roc_auc", "log_loss", "brier", "calibration_error"]
 
@@ -84,9 +86,11 @@ class PromoteParams(Params):
 
 
 def read_policy(root: Path) -> PromoteParams | None:
-    """The section ``promote`` of ``watch.yaml``; ``None`` without that file.
+    """The section ``promote`` of ``watch.yaml``; ``None`` without that file or section.
 
     Raises:
-        ParamsError: The section is missing or wrong; lists every fault.
+        ParamsError: A value is wrong; lists every fault.
     """
-    return load_section(root, "promote", PromoteParams) if (root / WATCH_FILE).exists() else None
+    if not (root / WATCH_FILE).exists() or SECTION not in read_sections(root):
+        return None
+    return load_section(root, SECTION, PromoteParams)
