@@ -74,10 +74,7 @@ def run(
     debug: Debug = False,
 ) -> None:
     """Bring the workspace up to date; only what changed is done again."""
-    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")  # its first start makes a database
-    if not debug:  # on the console, errors are told as one message below; Prefect's own log has their tracebacks
-        os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    _prepare_prefect(debug=debug)
     from datamill import config
     from tasks import PIPELINE
 
@@ -95,6 +92,41 @@ def run(
     executed = sum(status == "executed" for status in statuses.values())
     typer.echo(f"up to date: {executed} of {len(statuses)} stages ran, {len(statuses) - executed} were cached")
     typer.echo("see `datamill report` for the result, `datamill ui` for runs and curves")
+
+
+@app.command()
+@clear_errors
+def watch(
+    every: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="Look again and again.", show_default="once", min=1)
+    ] = None,
+    once: Annotated[bool, typer.Option("--once", help="Look once; the default.")] = False,
+    source: Annotated[
+        str | None, typer.Option(metavar="PATH", help="Read this.", show_default="source.data.path of watch.yaml")
+    ] = None,
+    root: Root = Path(),
+    debug: Debug = False,
+) -> None:
+    """Judge new data against what the model was measured on: what moved, and whether it matters."""
+    _prepare_prefect(debug=debug)
+    import time
+
+    from datamill.errors import ParamsError
+    from datamill.monitoring.config import load_watch
+    from flows.showing import show_pass
+
+    if once and every is not None:
+        raise ParamsError("--once and --every contradict each other; give one of them")
+    load_watch(root.resolve())  # a typo is told before Prefect takes seconds to start
+    from flows.interrupting import exit_at_interrupt
+    from flows.monitoring import watch_drift
+
+    exit_at_interrupt()
+    while True:
+        show_pass(watch_drift(root=str(root.resolve()), source=source), root=root)
+        if every is None:
+            return
+        time.sleep(every)
 
 
 @app.command()
@@ -266,6 +298,13 @@ def _tell_reasons(decision: "Decision") -> None:
         verdict = "[green]passes[/]" if reason.passes else "[red]refuses[/]"
         table.add_row(reason.check, verdict, escape(reason.found), escape(reason.needed))
     Console().print(table)
+
+
+def _prepare_prefect(*, debug: bool) -> None:
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")  # its first start makes a database
+    if not debug:  # on the console, errors are told as one message below; Prefect's own log has their tracebacks
+        os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
 
 
 def _tell_forecast(root: Path, *, target: str | None) -> None:

@@ -1,26 +1,25 @@
-"""``watch.yaml``: how the model is watched. Apart from ``params.yaml``, so that a changed threshold trains nothing."""
+"""All of ``watch.yaml``, checked as a whole before any work; each section is declared in the package that owns it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from ruamel.yaml.error import YAMLError
-
 from datamill import config
+from datamill.alerts.params import AlertParams
 from datamill.drift.params import DriftParams
-from datamill.errors import ParamsError
 from datamill.monitoring.params import SourceParams
+from datamill.promotion.params import PromoteParams
+from datamill.retraining.params import RetrainParams
 from datamill.stage import Params
-
-WATCH_FILE = "watch.yaml"
+from datamill.watchfile import WATCH_FILE, read_sections
 
 P = TypeVar("P", bound=Params)
 
 
 @dataclass(frozen=True)
 class WatchSection:
-    """A section of ``watch.yaml`` and the package that owns it."""
+    """A section of ``watch.yaml``."""
 
     name: str
     params: type[Params]
@@ -29,6 +28,9 @@ class WatchSection:
 SECTIONS = (
     WatchSection("source", SourceParams),
     WatchSection("drift", DriftParams),
+    WatchSection("alerts", AlertParams),
+    WatchSection("retrain", RetrainParams),
+    WatchSection("promote", PromoteParams),
 )
 
 
@@ -44,22 +46,12 @@ class WatchParams:
 
 
 def load_watch(root: Path) -> WatchParams:
-    """Every section of ``watch.yaml``, checked as a whole before any work.
+    """Every section of ``watch.yaml``.
 
     Raises:
         ParamsError: The file is missing or no YAML; or lists every fault of every section at once.
     """
     path = root / WATCH_FILE
-    try:
-        sections = config.parse_yaml(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ParamsError(f"{path} is missing: it says how the model is watched; `datamill init` writes one") from error
-    except YAMLError as error:
-        raise ParamsError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(sections, dict):
-        raise ParamsError(f"{path} must hold the sections {_names()}, found {type(sections).__name__}")
-    return WatchParams(config.check_params(sections, stages=SECTIONS, path=path, what="section of watch.yaml"))
-
-
-def _names() -> str:
-    return ", ".join(section.name for section in SECTIONS)
+    return WatchParams(
+        config.check_params(read_sections(root), stages=SECTIONS, path=path, what=f"part of {WATCH_FILE}")
+    )
