@@ -9,7 +9,7 @@ from pathlib import Path
 from prefect.runtime import flow_run
 
 from datamill.errors import DatamillError, ParamsError
-from datamill.promotion import history, promoting
+from datamill.promotion import champions, history, promoting
 from datamill.promotion.decision import Decision
 from datamill.promotion.params import SECTION, PromoteParams, read_policy
 from datamill.promotion.promoting import Author
@@ -23,20 +23,25 @@ TIMEOUT_S = 10.0  # for a server to store an event
 
 
 def challenge(root: Path, *, now: datetime) -> Decision | None:
-    """Judge the model that the training flow has just made, record the decision, and let it take effect.
+    """Judge the model that training has made, once, record the decision, and let it take effect.
+
+    A model that a killed flow has left behind is judged by the next one.
 
     Args:
         root: The workspace.
         now: When, in UTC.
 
     Returns:
-        The decision; ``None`` where ``watch.yaml`` is absent or wants none after training.
+        The decision; ``None`` where ``watch.yaml`` wants none after training, or the model was judged before.
 
     Raises:
         DatamillError: See ``promoting.promote``.
     """
     policy = read_policy(root)
     if policy is None or not policy.after_training:
+        return None
+    if champions.trained(root) in {entry["to"] for entry in history.read(root)}:
+        announce(root)
         return None
     outcome = promoting.promote(root, policy=policy, author=author(root), now=now)
     announce(root)

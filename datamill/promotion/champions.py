@@ -76,10 +76,7 @@ def stage_candidate(root: Path) -> tuple[Path, str]:
         if source.exists():
             (shutil.copytree if source.is_dir() else shutil.copyfile)(source, folder / source.name)
     _require_one_run(folder)
-    total = hashlib.sha256()
-    for name in sorted(Path(artifact.path).name for artifact in MODEL):
-        total.update(f"{name}\0{files.sha256_file(folder / name)}\n".encode())
-    return folder, total.hexdigest()[:VERSION_DIGITS]
+    return folder, _version({name: folder / name for name in (Path(artifact.path).name for artifact in MODEL)})
 
 
 def _require_one_run(folder: Path) -> None:
@@ -98,6 +95,12 @@ def _require_one_run(folder: Path) -> None:
                     f"{item['path']} is not the one that {name} ran with, so the model and what is known about it do "
                     "not belong together; `datamill run` brings them up to date"
                 )
+
+
+def trained(root: Path) -> str | None:
+    """Version of the workspace's trained model; ``None`` before the pipeline has run to its end."""
+    paths = {Path(artifact.path).name: root / artifact.path for artifact in MODEL}
+    return _version(paths) if all(path.exists() for path in paths.values()) else None
 
 
 def discard_candidate(root: Path) -> None:
@@ -183,6 +186,14 @@ def read_card(folder: Path) -> dict[str, Any]:
         return dict(json.loads((folder / CARD).read_text(encoding="utf-8")))
     except ValueError as error:
         raise DataError(f"{folder / CARD} is damaged: {error}; `datamill rollback` to another version") from error
+
+
+def _version(paths: Mapping[str, Path]) -> str:
+    """Hash of a model's files, by name."""
+    total = hashlib.sha256()
+    for name, path in sorted(paths.items()):
+        total.update(f"{name}\0{files.sha256_file(path)}\n".encode())
+    return total.hexdigest()[:VERSION_DIGITS]
 
 
 def _candidate(root: Path) -> Path:

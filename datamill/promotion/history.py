@@ -100,7 +100,7 @@ def champion(entries: Sequence[Mapping[str, Any]]) -> str | None:
 
 def lineup(entries: Sequence[Mapping[str, Any]]) -> list[str]:
     """Champions that lead up to the present one, which is the last; going back takes those after it off."""
-    line: list[str] = []
+    line = [entry["from"] for entry in entries[:1] if entry["from"]]  # champion when this history began
     for entry in entries:
         if entry["action"] == "rolled back" and entry["to"] in line:
             line = line[: len(line) - line[::-1].index(entry["to"])]

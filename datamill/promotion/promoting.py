@@ -266,7 +266,8 @@ def _read_slicings(root: Path, *, evidence: Evidence) -> tuple[tuple[str | None,
 
 
 def _prune(root: Path, *, keep: int) -> None:
-    order = [entry["to"] for entry in history.read(root) if entry["action"] != "refused"]
+    changes = [entry for entry in history.read(root) if entry["action"] != "refused"]
+    order = [version for entry in changes for version in (entry["from"], entry["to"]) if version]
     champions.prune(root, order=order, keep=keep)
 
 

@@ -102,6 +102,12 @@ def test_a_training_flow_ends_with_a_decision(root, capsys):
     assert entry["time"] == "2026-01-02T00:00:00Z"
 
 
+def test_a_model_is_judged_once_after_training_whoever_was_killed_in_between(root):
+    assert promoting.challenge(root, now=NOW).promotes
+    assert promoting.challenge(root, now=NOW) is None
+    assert len(history.read(root)) == 1
+
+
 def test_no_watch_file_or_no_wish_is_no_decision(root):
     write_policy(root, after_training=False)
     assert promoting.challenge(root, now=NOW) is None
@@ -130,7 +136,8 @@ class Server:
 def test_a_new_champion_is_an_event_and_a_refusal_is_none(root, monkeypatch):
     server = Server(monkeypatch)
     promoting.challenge(root, now=NOW)
-    promoting.challenge(root, now=NOW)  # the same model: refused
+    write_workspace(root, bias=WORSE + 1)
+    assert not promoting.challenge(root, now=NOW).promotes
     ((name, event_id, payload, labels),) = server.heard
     entry = history.read(root)[0]
     assert name == "datamill.champion.changed"

@@ -112,6 +112,11 @@ def test_the_champion_is_the_last_one_that_was_not_refused(root):
     assert history.champion(history.read(root)) == "c"
 
 
+def test_who_was_champion_when_a_new_history_began_is_in_the_line(tmp_path):
+    append(tmp_path, "promoted", "b", came_from="a")
+    assert history.lineup(history.read(tmp_path)) == ["a", "b"]
+
+
 def test_going_back_takes_the_later_champions_off_the_line(root):
     assert history.lineup(history.read(root)) == ["a", "b", "c"]
     append(root, "rolled back", "b")

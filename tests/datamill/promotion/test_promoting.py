@@ -156,6 +156,15 @@ def test_an_edited_history_stops_everything(root):
     assert path.read_bytes() == before
 
 
+def test_a_new_history_begins_with_the_champion_there_is(root):
+    first = promote(root, bias=WORSE).challenger
+    (root / history.HISTORY).unlink()
+    (root / history.HEAD).unlink()
+    second = promote(root, bias=GOOD, policy=policy(keep=1))
+    assert second.entry["from"] == first
+    assert rollback(root).challenger == first
+
+
 def test_a_champion_on_record_whose_files_are_elsewhere_is_not_replaced_by_chance(root):
     promote(root, bias=GOOD)
     subprocess.run(["rm", "-r", str(root / "models/champion"), str(root / "models/champions")], check=True)  # a clone
