@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from datamill.promotion.decision import Decision
+    from datamill.promotion.reasons import Decision
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -10,9 +10,9 @@ from prefect.runtime import flow_run
 
 from datamill.errors import DatamillError, ParamsError
 from datamill.promotion import champions, history, promoting
-from datamill.promotion.decision import Decision
 from datamill.promotion.params import SECTION, PromoteParams, read_policy
 from datamill.promotion.promoting import Author
+from datamill.promotion.reasons import Decision
 from datamill.settings import STATE
 from datamill.tracking import Session
 from datamill.watchfile import WATCH_FILE

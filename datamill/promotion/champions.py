@@ -111,7 +111,7 @@ def discard_candidate(root: Path) -> None:
 def admit(folder: Path, *, version: str, root: Path, card: Mapping[str, Any]) -> Path:
     """Put a candidate among the champions, its card written; the champion stays who it is. Returns its place there."""
     target = root / CHAMPIONS / version
-    if (target / CARD).exists() and not _faults(target):
+    if is_intact(root, version=version):
         return target
     files.remove(target)  # damaged, and here are the same bytes
     digests = {
@@ -156,6 +156,12 @@ def verify(root: Path, *, version: str) -> None:
     faults = _faults(folder)
     if faults:
         raise DataError(f"champion {version} is damaged: {', '.join(faults)} in {folder}; choose another version")
+
+
+def is_intact(root: Path, *, version: str) -> bool:
+    """Whether a version is kept, every byte as it was."""
+    folder = root / CHAMPIONS / version
+    return (folder / CARD).exists() and not _faults(folder)
 
 
 def kept(root: Path) -> list[str]:

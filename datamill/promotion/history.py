@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 from datamill import files
 from datamill.errors import DataError
-from datamill.promotion.decision import Reason
 from datamill.promotion.evidence import digest
+from datamill.promotion.reasons import Reason
 from datamill.settings import STATE
 
 HISTORY = "reports/promotions.jsonl"

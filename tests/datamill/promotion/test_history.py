@@ -7,7 +7,7 @@ import pytest
 
 from datamill.errors import DataError
 from datamill.promotion import history
-from datamill.promotion.decision import Reason
+from datamill.promotion.reasons import Reason
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
