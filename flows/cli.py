@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from datamill.promotion.decision import Decision
+    from datamill.promotion.reasons import Decision
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -251,7 +251,8 @@ def promote(
         is_dry=dry,
     )
     _tell_reasons(outcome.decision)
-    announce(root, outcome=outcome)
+    if not dry:
+        announce(root)
     before = f"champion {outcome.champion}" if outcome.champion else "no champion yet"
     if dry:
         would = "would" if outcome.decision.promotes else "would not"
@@ -281,7 +282,7 @@ def rollback(
 
     root = root.resolve()
     outcome = promoting.rollback(root, to=to, because=because, author=author(root), now=datetime.now(UTC))
-    announce(root, outcome=outcome)
+    announce(root)
     typer.echo(f"{outcome.challenger} is champion again (instead of {outcome.champion})")
 
 

@@ -6,29 +6,33 @@ import uuid
 from datetime import datetime
 from pathlib import Path
 
-from prefect.events import emit_event
 from prefect.runtime import flow_run
-from prefect.settings import PREFECT_API_URL
 
-from datamill.errors import ParamsError
-from datamill.promotion import promoting
-from datamill.promotion.decision import Decision
-from datamill.promotion.params import WATCH_FILE, PromoteParams, read_policy
-from datamill.promotion.promoting import Author, Outcome
+from datamill.errors import DatamillError, ParamsError
+from datamill.promotion import champions, history, promoting
+from datamill.promotion.params import SECTION, PromoteParams, read_policy
+from datamill.promotion.promoting import Author
+from datamill.promotion.reasons import Decision
+from datamill.settings import STATE
 from datamill.tracking import Session
+from datamill.watchfile import WATCH_FILE
+from flows import events
 
 CHANGED = "datamill.champion.changed"
+TIMEOUT_S = 10.0  # for a server to store an event
 
 
 def challenge(root: Path, *, now: datetime) -> Decision | None:
-    """Judge the model that the training flow has just made, record the decision, and let it take effect.
+    """Judge the model that training has made, once, record the decision, and let it take effect.
+
+    A model that a killed flow has left behind is judged by the next one.
 
     Args:
         root: The workspace.
         now: When, in UTC.
 
     Returns:
-        The decision; ``None`` where ``watch.yaml`` is absent or wants none after training.
+        The decision; ``None`` where ``watch.yaml`` wants none after training, or the model was judged before.
 
     Raises:
         DatamillError: See ``promoting.promote``.
@@ -36,8 +40,11 @@ def challenge(root: Path, *, now: datetime) -> Decision | None:
     policy = read_policy(root)
     if policy is None or not policy.after_training:
         return None
+    if champions.trained(root) in {entry["to"] for entry in history.read(root)}:
+        announce(root)
+        return None
     outcome = promoting.promote(root, policy=policy, author=author(root), now=now)
-    announce(root, outcome=outcome)
+    announce(root)
     verdict = "is champion" if outcome.decision.promotes else "stays a challenger"
     print(f"promote: {outcome.challenger} {verdict}: {headline(outcome.decision)}", flush=True)
     return outcome.decision
@@ -51,7 +58,7 @@ def require_policy(root: Path) -> PromoteParams:
     """
     policy = read_policy(root)
     if policy is None:
-        raise ParamsError(f"{root / WATCH_FILE} is missing; its section 'promote' says what a challenger must show")
+        raise ParamsError(f"{root / WATCH_FILE} has no section {SECTION!r}, which says what a challenger must show")
     return policy
 
 
@@ -68,14 +75,34 @@ def author(root: Path) -> Author:
     return Author(known or getpass.getuser(), Session(f"promote-{uuid.uuid4().hex[:12]}", "promote"))
 
 
-def announce(root: Path, *, outcome: Outcome) -> None:
-    """Tell Prefect of a new champion, where a server or a flow run is there to hear it."""
-    if not outcome.is_changed or not (PREFECT_API_URL.value() or flow_run.get_id()):
-        return
-    assert outcome.entry is not None
-    payload = {key: outcome.entry[key] for key in ("number", "time", "who", "action", "from", "to", "because")}
-    resource = {"prefect.resource.id": f"datamill.workspace.{root.resolve().name}"}
-    emit_event(event=CHANGED, resource=resource, payload=payload)
+def announce(root: Path) -> None:
+    """Tell a Prefect server, where there is one, of every change of champion it has not been told of.
+
+    A server that does not answer is told the next time; what counts is the history.
+    """
+    noted = root / STATE / "promotion.announced"
+    entries = history.read(root)
+    untold = history.after(entries, seal=noted.read_text(encoding="utf-8") if noted.exists() else "")
+    try:
+        for entry in untold:
+            if events.has_server() and entry["action"] != "refused" and entry["from"] != entry["to"]:
+                _emit(root, entry)
+            noted.write_text(entry["seal"], encoding="utf-8")
+    except Exception as error:  # noqa: BLE001 - whatever a sick server raises, the champion has changed
+        reason = str(error) if isinstance(error, DatamillError) else type(error).__name__
+        print(f"promote: the Prefect server was not told yet ({reason}); tried again the next time", flush=True)
+
+
+def _emit(root: Path, entry: history.Entry) -> None:
+    events.emit(
+        CHANGED,
+        root=root,
+        event_id=entry["seal"][:32],
+        labels={"action": entry["action"], "model": entry["to"]},
+        payload={key: entry[key] for key in ("number", "time", "who", "action", "from", "to", "because", "seal")},
+        at=datetime.fromisoformat(entry["time"]),
+        timeout_s=TIMEOUT_S,
+    )
 
 
 def headline(decision: Decision) -> str:

@@ -76,10 +76,7 @@ def stage_candidate(root: Path) -> tuple[Path, str]:
         if source.exists():
             (shutil.copytree if source.is_dir() else shutil.copyfile)(source, folder / source.name)
     _require_one_run(folder)
-    total = hashlib.sha256()
-    for name in sorted(Path(artifact.path).name for artifact in MODEL):
-        total.update(f"{name}\0{files.sha256_file(folder / name)}\n".encode())
-    return folder, total.hexdigest()[:VERSION_DIGITS]
+    return folder, _version({name: folder / name for name in (Path(artifact.path).name for artifact in MODEL)})
 
 
 def _require_one_run(folder: Path) -> None:
@@ -100,6 +97,12 @@ def _require_one_run(folder: Path) -> None:
                 )
 
 
+def trained(root: Path) -> str | None:
+    """Version of the workspace's trained model; ``None`` before the pipeline has run to its end."""
+    paths = {Path(artifact.path).name: root / artifact.path for artifact in MODEL}
+    return _version(paths) if all(path.exists() for path in paths.values()) else None
+
+
 def discard_candidate(root: Path) -> None:
     """Delete the copy that ``stage_candidate`` made, if it is still there."""
     files.remove(_candidate(root))
@@ -108,7 +111,7 @@ def discard_candidate(root: Path) -> None:
 def admit(folder: Path, *, version: str, root: Path, card: Mapping[str, Any]) -> Path:
     """Put a candidate among the champions, its card written; the champion stays who it is. Returns its place there."""
     target = root / CHAMPIONS / version
-    if (target / CARD).exists() and not _faults(target):
+    if is_intact(root, version=version):
         return target
     files.remove(target)  # damaged, and here are the same bytes
     digests = {
@@ -155,6 +158,12 @@ def verify(root: Path, *, version: str) -> None:
         raise DataError(f"champion {version} is damaged: {', '.join(faults)} in {folder}; choose another version")
 
 
+def is_intact(root: Path, *, version: str) -> bool:
+    """Whether a version is kept, every byte as it was."""
+    folder = root / CHAMPIONS / version
+    return (folder / CARD).exists() and not _faults(folder)
+
+
 def kept(root: Path) -> list[str]:
     """Versions whose files are here, in the order of their names."""
     return sorted(path.parent.name for path in (root / CHAMPIONS).glob(f"[!.]*/{CARD}"))
@@ -183,6 +192,14 @@ def read_card(folder: Path) -> dict[str, Any]:
         return dict(json.loads((folder / CARD).read_text(encoding="utf-8")))
     except ValueError as error:
         raise DataError(f"{folder / CARD} is damaged: {error}; `datamill rollback` to another version") from error
+
+
+def _version(paths: Mapping[str, Path]) -> str:
+    """Hash of a model's files, by name."""
+    total = hashlib.sha256()
+    for name, path in sorted(paths.items()):
+        total.update(f"{name}\0{files.sha256_file(path)}\n".encode())
+    return total.hexdigest()[:VERSION_DIGITS]
 
 
 def _candidate(root: Path) -> Path:

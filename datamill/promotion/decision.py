@@ -1,72 +1,20 @@
 """Whether a challenger takes the champion's place: a pure function of the evidence; every reason has its numbers."""
 
-# Shapes: N common test samples, R resamples.
+# Shapes: R resamples.
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy import stats
 
 from datamill.evaluation import bootstrap
-from datamill.evaluation.metrics import LOWER_IS_BETTER, Predictions, scores, weighted_scores
-from datamill.promotion.evidence import NUM_BINS, Evidence, Slicing, aligned
-from datamill.promotion.params import PromoteParams, SliceParams
-from datamill.promotion.shadow import Shadow, estimated_accuracy
-
-Check = Literal["champion", "model", "test set", "headline", "slice", "latency", "size", "shadow", "person"]
-
-MAX_NAMED = 5  # slices told one by one
-
-
-@dataclass(frozen=True)
-class Reason:
-    """What one check found.
-
-    Attributes:
-        check: What was looked at.
-        passes: Whether it lets the challenger through.
-        found: What was seen, with its numbers.
-        needed: What would have let it through.
-        numbers: The same numbers, to be read by machines.
-    """
-
-    check: Check
-    passes: bool
-    found: str
-    needed: str
-    numbers: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Decision:
-    """Whether the challenger is promoted, and why."""
-
-    promotes: bool
-    reasons: tuple[Reason, ...]
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Two models' answers to the same samples, class numbers shared.
-
-    Attributes:
-        champion: Its predictions, N rows.
-        challenger: Its predictions, N rows.
-        unit_N: What a resample draws together; see ``bootstrap.units``.
-        unit: ``group`` or ``sample``.
-        slicings: Ways to cut the N samples.
-        num_relabelled: Samples whose true class was another one when the champion was measured.
-    """
-
-    champion: Predictions
-    challenger: Predictions
-    unit_N: NDArray[np.int64]
-    unit: str
-    slicings: tuple[Slicing, ...]
-    num_relabelled: int
+from datamill.evaluation.metrics import LOWER_IS_BETTER, scores, weighted_scores
+from datamill.promotion.evidence import NUM_BINS, Evidence
+from datamill.promotion.pairing import Pair, match
+from datamill.promotion.params import PromoteParams
+from datamill.promotion.reasons import Decision, Reason
+from datamill.promotion.shadow import Shadow, check_shadow
+from datamill.promotion.slicing import check_slices
 
 
 def decide(
@@ -90,30 +38,8 @@ def decide(
         reasons = [Reason("model", False, found, "another model")]
     else:
         reasons = [*_measured(champion, challenger, policy=policy), *_speed(champion, challenger, policy=policy)]
-        reasons += _shadowed(shadow, pair=(champion, challenger), policy=policy)
+        reasons += check_shadow(shadow, pair=(champion, challenger), limits=policy.shadow)
     return Decision(all(reason.passes for reason in reasons), tuple(reasons))
-
-
-def match(champion: Evidence, challenger: Evidence) -> Pair | None:
-    """The samples that both were tested on, in the challenger's order; ``None`` without any."""
-    place = {key: row for row, key in enumerate(champion.sample_ids)}
-    ours = np.array([row for row, key in enumerate(challenger.sample_ids) if key in place], np.int64)
-    if not len(ours):
-        return None
-    theirs = np.array([place[challenger.sample_ids[row]] for row in ours], np.int64)
-    classes = tuple(dict.fromkeys([*challenger.classes, *champion.classes]))
-    label = challenger.predictions.label[ours]
-    was = np.array([classes.index(name) for name in champion.classes], np.int64)[champion.predictions.label[theirs]]
-    answers = [
-        aligned(one.predictions.probabilities[rows], classes=one.classes, onto=classes)
-        for one, rows in ((champion, theirs), (challenger, ours))
-    ]
-    groups = [challenger.groups[row] for row in ours] if challenger.groups else [None] * len(ours)
-    unit_N, unit = bootstrap.units(groups)
-    cuts: list[Slicing] = [("class", tuple(challenger.labels)), *challenger.slicings]
-    slicings = tuple((name, tuple(values[row] for row in ours)) for name, values in cuts)
-    before, now = (Predictions(label, probabilities) for probabilities in answers)
-    return Pair(before, now, unit_N, unit, slicings, num_relabelled=int((was != label).sum()))
 
 
 def _first(challenger: Evidence, *, policy: PromoteParams) -> Iterator[Reason]:
@@ -137,7 +63,7 @@ def _measured(champion: Evidence, challenger: Evidence, *, policy: PromoteParams
     yield reason
     if pair is not None and reason.passes:
         yield _headline(pair, policy=policy)
-        yield from _slices(pair, limits=policy.slices)
+        yield from check_slices(pair, limits=policy.slices)
 
 
 def _test_set(pair: Pair | None, *, before: int, now: int, policy: PromoteParams) -> Reason:
@@ -188,77 +114,6 @@ def _interval(pair: Pair, *, policy: PromoteParams) -> tuple[float, float] | Non
     return bootstrap.percentile_interval(gain_R, level=policy.level)
 
 
-@dataclass(frozen=True)
-class _Cut:
-    """One slice under both models."""
-
-    name: str
-    count: int
-    lost: int
-    won: int
-
-    @property
-    def loss(self) -> float:
-        """Accuracy lost, negative where it was won."""
-        return (self.lost - self.won) / self.count
-
-
-def _slices(pair: Pair, *, limits: SliceParams) -> Iterator[Reason]:
-    """One reason per slice that is surely worse than allowed, or one that names the worst of the others.
-
-    Deliberately not corrected for the number of slices: a false refusal costs one more training run, a loss that goes
-    unseen is shipped.
-    """
-    cuts = [cut for slicing in pair.slicings for cut in _cut(slicing, pair=pair)]
-    judged = [cut for cut in cuts if cut.count >= limits.min_count]
-    needed = (
-        f"no slice of {limits.min_count} samples or more surely ({limits.level:.0%}) loses over {limits.allowance:g}"
-    )
-    worse = [cut for cut in judged if cut.loss > limits.allowance and _chance(cut) <= 1 - limits.level]
-    yield from (_told(cut, passes=False, needed=needed) for cut in _worst_first(worse)[:MAX_NAMED])
-    if len(worse) > MAX_NAMED:
-        rest = len(worse) - MAX_NAMED
-        yield Reason("slice", False, f"{rest} more slices lose too much", needed, {"more": rest})
-    if worse:
-        return
-    small = len(cuts) - len(judged)
-    if not judged:
-        yield Reason("slice", True, f"none of {small} slices is large enough to be judged", needed, {"small": small})
-        return
-    worst = _told(_worst_first(judged)[0], passes=True, needed=needed)
-    found = f"worst of {len(judged)} slices: {worst.found}; {small} too small to judge"
-    yield Reason("slice", True, found, needed, {**worst.numbers, "judged": len(judged), "small": small})
-
-
-def _cut(slicing: Slicing, *, pair: Pair) -> Iterator[_Cut]:
-    name, values = slicing
-    members = np.array(["" if value is None else value for value in values], dtype=object)
-    before, now = pair.champion.is_correct, pair.challenger.is_correct
-    for value in sorted({value for value in values if value is not None}):
-        rows = members == value
-        lost, won = (before & ~now)[rows], (now & ~before)[rows]
-        yield _Cut(f"{name} {value}", int(rows.sum()), lost=int(lost.sum()), won=int(won.sum()))
-
-
-def _chance(cut: _Cut) -> float:
-    """Chance of at least so many losses among the samples that changed sides, were both sides alike.
-
-    Source: Q. McNemar, "Note on the sampling error of the difference between correlated proportions", 1947 (exact
-    form).
-    """
-    return float(stats.binom.sf(cut.lost - 1, cut.lost + cut.won, 0.5))
-
-
-def _told(cut: _Cut, *, passes: bool, needed: str) -> Reason:
-    changed = f"{cut.lost} lost, {cut.won} won, chance {_chance(cut):.3f}"
-    found = f"{cut.name}: accuracy {-cut.loss:+.4f} over {cut.count} samples ({changed})"
-    return Reason("slice", passes, found, needed, {"loss": cut.loss, "count": cut.count, "chance": _chance(cut)})
-
-
-def _worst_first(cuts: Iterable[_Cut]) -> list[_Cut]:
-    return sorted(cuts, key=lambda cut: (-cut.loss, -cut.count))
-
-
 def _speed(champion: Evidence | None, challenger: Evidence, *, policy: PromoteParams) -> Iterator[Reason]:
     limits = policy.speed
     before = None if champion is None else champion.latency_ms
@@ -287,48 +142,6 @@ def _limited(
         numbers["champion"] = before
     needed = " and ".join(text for _, text in bounds) or "no limit set"
     return Reason(check, all(now <= bound for bound, _ in bounds), found, needed, numbers)
-
-
-def _shadowed(shadow: Shadow | None, *, pair: tuple[Evidence, Evidence], policy: PromoteParams) -> list[Reason]:
-    limits = policy.shadow
-    if not limits.num_windows:
-        return []
-    count = 0 if shadow is None else len(shadow.label)
-    needed = f"at least {limits.min_rows} recent inputs to compare on"
-    if shadow is None or count < limits.min_rows:
-        found = f"{count} recent inputs, too few to compare"
-        return [Reason("shadow", not limits.is_required, found, needed, {"inputs": count})]
-    is_known = shadow.label >= 0
-    if int(is_known.sum()) >= limits.min_rows:
-        return [_with_labels(shadow, is_known=is_known, max_loss=limits.max_loss)]
-    return _without_labels(shadow, pair=pair, policy=policy)
-
-
-def _with_labels(shadow: Shadow, *, is_known: NDArray[np.bool_], max_loss: float) -> Reason:
-    label = shadow.label[is_known]
-    before, now = (
-        float((probabilities[is_known].argmax(axis=1) == label).mean())
-        for probabilities in (shadow.champion, shadow.challenger)
-    )
-    found = f"accuracy {now:.4f} against {before:.4f} on {len(label)} labelled inputs of {len(shadow.windows)} windows"
-    numbers = {"champion": before, "challenger": now, "labelled": len(label)}
-    return Reason("shadow", now - before >= -max_loss, found, f"a loss of at most {max_loss:g}", numbers)
-
-
-def _without_labels(shadow: Shadow, *, pair: tuple[Evidence, Evidence], policy: PromoteParams) -> list[Reason]:
-    limits, count = policy.shadow, len(shadow.label)
-    same = float((shadow.champion.argmax(axis=1) == shadow.challenger.argmax(axis=1)).mean())
-    found = f"both name the same class for {same:.1%} of {count} recent inputs"
-    needed = f"at least {limits.min_agreement:.0%}, for want of labels"
-    agreement = Reason("shadow", same >= limits.min_agreement, found, needed, {"agreement": same, "inputs": count})
-    before, now = (
-        estimated_accuracy(answers, predictions=evidence.predictions)
-        for answers, evidence in zip((shadow.champion, shadow.challenger), pair, strict=True)
-    )
-    found = f"estimated accuracy {now:.4f} against {before:.4f} on {count} inputs without labels"
-    needed = f"a loss of at most {limits.max_loss:g}"
-    numbers = {"champion": before, "challenger": now, "inputs": count}
-    return [agreement, Reason("shadow", now - before >= -limits.max_loss, found, needed, numbers)]
 
 
 def _gain(before: float, now: float, *, metric: str) -> float:

@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 from datamill import files
 from datamill.errors import DataError
-from datamill.promotion.decision import Reason
 from datamill.promotion.evidence import digest
+from datamill.promotion.reasons import Reason
 from datamill.settings import STATE
 
 HISTORY = "reports/promotions.jsonl"
@@ -100,13 +100,19 @@ def champion(entries: Sequence[Mapping[str, Any]]) -> str | None:
 
 def lineup(entries: Sequence[Mapping[str, Any]]) -> list[str]:
     """Champions that lead up to the present one, which is the last; going back takes those after it off."""
-    line: list[str] = []
+    line = [entry["from"] for entry in entries[:1] if entry["from"]]  # champion when this history began
     for entry in entries:
         if entry["action"] == "rolled back" and entry["to"] in line:
             line = line[: len(line) - line[::-1].index(entry["to"])]
         elif entry["action"] != "refused" and line[-1:] != [entry["to"]]:
             line.append(entry["to"])
     return line
+
+
+def after(entries: Sequence[Entry], *, seal: str) -> list[Entry]:
+    """The entries after the one with this seal; all where none has it."""
+    seals = [entry["seal"] for entry in entries]
+    return list(entries[seals.index(seal) + 1 :] if seal in seals else entries)
 
 
 def _lines(root: Path) -> list[str]:
@@ -117,8 +123,8 @@ def _lines(root: Path) -> list[str]:
 
 def _distrust(root: Path, *, fault: str) -> DataError:
     return DataError(
-        f"{root / HISTORY}: {fault}, so the history cannot be trusted; restore it with `git checkout {HISTORY}` or from "
-        f"the tags of the model in MLflow, or move it and {HEAD} away to begin a new one"
+        f"{root / HISTORY}: {fault}, so the history cannot be trusted; restore it with `git checkout {HISTORY}`, or "
+        f"from the tags of the model in MLflow; or move it and {HEAD} away to begin a new one"
     )
 
 

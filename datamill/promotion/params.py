@@ -3,14 +3,12 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
-from ruamel.yaml.error import YAMLError
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
-from datamill import config
-from datamill.errors import ParamsError
 from datamill.stage import Params
+from datamill.watchfile import WATCH_FILE, load_section, read_sections
 
-WATCH_FILE = "watch.yaml"
+SECTION = "promote"
 
 Metric = Literal["accuracy", "precision", "recall", "f1", "roc_auc", "log_loss", "brier", "calibration_error"]
 
@@ -88,21 +86,11 @@ class PromoteParams(Params):
 
 
 def read_policy(root: Path) -> PromoteParams | None:
-    """The ``promote`` section of ``watch.yaml``; ``None`` without that file.
+    """The section ``promote`` of ``watch.yaml``; ``None`` without that file or section.
 
     Raises:
-        ParamsError: The section is missing or wrong; lists every fault.
+        ParamsError: A value is wrong; lists every fault.
     """
-    path = root / WATCH_FILE
-    if not path.exists():
+    if not (root / WATCH_FILE).exists() or SECTION not in read_sections(root):
         return None
-    try:
-        sections = config.parse_yaml(path.read_text(encoding="utf-8"))
-        return PromoteParams.model_validate(sections["promote"])
-    except YAMLError as error:
-        raise ParamsError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
-    except (KeyError, TypeError) as error:
-        raise ParamsError(f"{path} has no section 'promote'; it says what a challenger must show") from error
-    except ValidationError as error:
-        faults = [f"  promote.{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
-        raise ParamsError(f"{path}:\n" + "\n".join(faults)) from error
+    return load_section(root, SECTION, PromoteParams)

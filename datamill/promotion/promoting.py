@@ -3,30 +3,26 @@
 A kill after the record and before the change is made good by the next call: the history is what holds.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
-from itertools import takewhile
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
-from datamill import catalog, config, files
+from datamill import config
 from datamill.errors import ParamsError, StageError
-from datamill.execute import dvc_digest
 from datamill.promotion import champions, history
-from datamill.promotion.decision import Decision, Reason, decide
-from datamill.promotion.evidence import Evidence, Slicing, digest, read_answers, summary
+from datamill.promotion.evidence import digest
+from datamill.promotion.judging import judge
 from datamill.promotion.params import PromoteParams
-from datamill.settings import STATE, Settings
-from datamill.tracking import Session, Tracker
+from datamill.promotion.reasons import Decision, Reason
+from datamill.promotion.telling import tell
+from datamill.settings import STATE
+from datamill.tracking import Session
 
-PROMOTE = "promote"  # the run's name in MLflow
 LOCK_TIMEOUT_S = 600.0
-DATA = (catalog.INGEST_SAMPLES, catalog.SPLIT_ASSIGNMENTS, catalog.SHARD_SHARDS)
 
 
 @dataclass(frozen=True)
@@ -94,10 +90,10 @@ def promote(
         raise ParamsError("promoting whatever the evidence says needs a reason: add --because TEXT")
     with _alone(root):
         entries = _recover(root)
+        champion = history.champion(entries) or champions.current(root)
         folder, version = champions.stage_candidate(root)
         try:
-            decision, evidence = _judge(root, folder=folder, version=version, entries=entries, policy=policy)
-            champion = history.champion(entries) or champions.current(root)
+            decision, evidence = judge(root, folder=folder, version=version, entries=entries, policy=policy)
             if is_dry:
                 return Outcome(decision, champion, version, None)
             action: history.Action = "promoted" if decision.promotes else "refused"
@@ -122,7 +118,7 @@ def promote(
                 _prune(root, keep=policy.keep)
             params = config.flatten(policy.model_dump(mode="json"))
             alias = "challenger" if version != champion else ""
-            _tell(root, author=author, home=folder, evidence=evidence, params=params, alias=alias)
+            tell(root, session=author.session, home=folder, evidence=evidence, params=params, alias=alias)
             return Outcome(decision, champion, version, entry)
         finally:
             champions.discard_candidate(root)
@@ -165,7 +161,7 @@ def rollback(root: Path, *, to: str | None, because: str, author: Author, now: d
             evidence=digest(evidence),
         )
         champions.switch(root, version=version)
-        _tell(root, author=author, home=home, evidence=evidence, params={}, alias="")
+        tell(root, session=author.session, home=home, evidence=evidence, params={}, alias="")
         return Outcome(Decision(True, (reason,)), champion, version, entry)
 
 
@@ -186,34 +182,10 @@ def _recover(root: Path) -> list[history.Entry]:
     """The history, after a change of champion that a kill has cut off was finished."""
     entries = history.read(root)
     version = history.champion(entries)
-    if version is not None and version != champions.current(root) and version in champions.kept(root):
-        print(f"{PROMOTE}: the last change was cut off; {version} is champion now", flush=True)
+    if version is not None and version != champions.current(root) and champions.is_intact(root, version=version):
+        print(f"promote: the last change was cut off; {version} is champion now", flush=True)
         champions.switch(root, version=version)
     return entries
-
-
-def _judge(
-    root: Path, *, folder: Path, version: str, entries: Sequence[history.Entry], policy: PromoteParams
-) -> tuple[Decision, dict[str, Any]]:
-    """What the kernel says of a candidate, and the candidate's evidence as it goes on record."""
-    from datamill.promotion.racing import race
-    from datamill.promotion.recent import read_shadow
-
-    num_threads = Settings.from_environment().num_threads
-    champion = _read_champion(root)
-    on_record = history.champion(entries)
-    homes = [folder] if champion is None else [folder, champion]
-    latencies = race(homes, num_threads=num_threads)
-    challenger = _read_challenger(root, folder=folder, version=version, latency_ms=latencies[0])
-    if on_record not in {None, champions.current(root)}:
-        found = f"the champion on record, {on_record}, is not in {champions.CHAMPIONS}"
-        needed = f"its folder, copied from where it was promoted; or `rollback` to one of: {_kept(root)}; or --force"
-        return Decision(False, (Reason("champion", False, found, needed),)), summary(challenger)
-    if champion is None:
-        return decide(None, challenger, policy=policy), summary(challenger)
-    before = _read_evidence(champion, version=champion.name, latency_ms=latencies[1])
-    shadow = read_shadow(root, champion=champion, challenger=folder, limits=policy.shadow, num_threads=num_threads)
-    return decide(before, challenger, policy=policy, shadow=shadow), summary(challenger)
 
 
 def _forced(decision: Decision, *, who: str, because: str) -> Decision:
@@ -221,83 +193,10 @@ def _forced(decision: Decision, *, who: str, because: str) -> Decision:
     return Decision(True, (*decision.reasons, told))
 
 
-def _read_champion(root: Path) -> Path | None:
-    folder = champions.champion_folder(root)
-    if folder is not None:
-        champions.verify(root, version=folder.name)
-    return folder
-
-
-def _read_challenger(root: Path, *, folder: Path, version: str, latency_ms: float) -> Evidence:
-    """A candidate's evidence, with the slices and the data of the workspace it was trained in."""
-    evidence = _read_evidence(folder, version=version, latency_ms=latency_ms)
-    groups, slicings = _read_slicings(root, evidence=evidence)
-    digests = {one.path: found for one in DATA if (found := dvc_digest(one.path, root=root))}
-    return replace(evidence, groups=groups, slicings=slicings, digests=digests)
-
-
-def _read_evidence(folder: Path, *, version: str, latency_ms: float) -> Evidence:
-    network = json.loads((folder / "network.json").read_text(encoding="utf-8"))
-    ids, predictions = read_answers(folder / "predictions.parquet", classes=network["classes"])
-    return Evidence(
-        version=version,
-        classes=tuple(network["classes"]),
-        sample_ids=ids,
-        predictions=predictions,
-        size_bytes=(folder / "model.onnx").stat().st_size,
-        latency_ms=latency_ms,
-    )
-
-
-def _read_slicings(root: Path, *, evidence: Evidence) -> tuple[tuple[str | None, ...], tuple[Slicing, ...]]:
-    """Group of each test sample, and the ways to slice them beyond their class, as ``evaluate`` does."""
-    from datamill.evaluation.slices import slicings
-    from datamill.evaluation.traits import read_traits
-    from datamill.progress import show_progress
-
-    samples, repairs = (root / one.path for one in (catalog.INGEST_SAMPLES, catalog.CLEAN_REPAIRS))
-    try:
-        traits = read_traits(samples, repairs=repairs, ids=evidence.sample_ids, progress=show_progress)
-    except KeyError as error:
-        raise StageError(
-            f"test sample {error} is not in {samples}, so the predictions are of other data; use `datamill run`"
-        ) from error
-    cuts = slicings(traits, labels=evidence.labels)
-    return tuple(traits[0][1].to_pylist()), tuple((name, tuple(values)) for name, values in cuts if name != "class")
-
-
 def _prune(root: Path, *, keep: int) -> None:
-    order = [entry["to"] for entry in history.read(root) if entry["action"] != "refused"]
+    changes = [entry for entry in history.read(root) if entry["action"] != "refused"]
+    order = [version for entry in changes for version in (entry["from"], entry["to"]) if version]
     champions.prune(root, order=order, keep=keep)
-
-
-def _tell(
-    root: Path, *, author: Author, home: Path, evidence: dict[str, Any], params: dict[str, Any], alias: str
-) -> None:
-    """Tell MLflow, now or when it is back, of the model and of every decision that it has not been told of."""
-    settings = Settings.from_environment()
-    if settings.tracking == "off":
-        return
-    noted = root / STATE / "promotion.told"  # the seal of the last entry told
-    last = noted.read_text(encoding="utf-8") if noted.exists() else ""
-    entries = history.read(root)
-    untold = list(reversed(list(takewhile(lambda entry: entry["seal"] != last, reversed(entries)))))
-    tracker = Tracker(root, settings, author.session, PROMOTE)
-    tracker.start(params=params)
-    tracker.register_model(home / "model.onnx", example=home / "example.npy", evidence=evidence, alias=alias)
-    for entry in untold:
-        tracker.log_decision(entry)
-    tracker.finish(status="executed", summary=_numbers(entries[-1]))
-    with files.atomic_write(noted) as partial:
-        partial.write_text(entries[-1]["seal"], encoding="utf-8")
-
-
-def _numbers(entry: history.Entry) -> dict[str, float]:
-    return {
-        f"{reason['check'].replace(' ', '_')}.{key}": float(value)
-        for reason in entry["reasons"]
-        for key, value in reason["numbers"].items()
-    }
 
 
 def _earlier(entries: Sequence[history.Entry], *, root: Path) -> str:

@@ -1,24 +1,27 @@
 """Both models' answers to what came in lately: the samples that monitoring keeps of its newest windows."""
 
+import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from datamill import exporting
+from datamill import catalog, exporting
 from datamill.errors import DataError
 from datamill.modalities import image
-from datamill.monitoring.reference import DESCRIPTION, Reference, read_reference
+from datamill.monitoring.reference import Reference, read_reference
+from datamill.monitoring.verdicts import SAMPLE, WINDOWS
 from datamill.networks import to_input
 from datamill.preprocessing import Preprocessor, load_preprocessor
 from datamill.promotion.evidence import aligned
 from datamill.promotion.params import ShadowParams
 from datamill.promotion.shadow import UNKNOWN, Shadow
+from datamill.shards.native import open_shard
 
-WINDOWS = "reports/windows"
+TAUGHT = ("train", "validation")  # splits that a model has learnt from
 BATCH_SIZE = 256  # inputs at a time; bounds memory, not results
 
 
@@ -49,24 +52,25 @@ def read_shadow(
         return None
     classes = {folder: _classes(folder) for folder in (champion, challenger)}
     both = tuple(dict.fromkeys([*classes[challenger], *classes[champion]]))
+    rows = {folder: _rows_of(folder, windows=kept) for folder in classes}
+    is_new = ~_is_taught(rows[challenger], shards=root / catalog.SHARD_SHARDS.path)
     answers = {
-        folder: np.concatenate([_answer(folder, window=window, num_threads=num_threads) for window in kept])
+        folder: _answer(folder, rows=rows[folder][is_new], num_classes=len(classes[folder]), num_threads=num_threads)
         for folder in classes
     }
     wide = {folder: aligned(answers[folder], classes=classes[folder], onto=both) for folder in classes}
-    labels = np.concatenate([_labels(window, classes=both) for window in kept])
-    return Shadow(tuple(names), wide[champion], wide[challenger], labels)
+    labels = np.concatenate([_labels(window, classes=both) for window in kept])[is_new]
+    return Shadow(tuple(names), wide[champion], wide[challenger], labels, num_taught=int((~is_new).sum()))
 
 
 def _newest(root: Path, *, count: int) -> Iterator[tuple[str, Reference]]:
     """Name and kept samples of the last windows, newest first; a damaged or just deleted one is left out."""
-    folder = root / WINDOWS
-    found = {path.relative_to(folder).parts[0]: path.parent for path in folder.glob(f"*/**/{DESCRIPTION}")}
-    for name in sorted(found, reverse=True)[:count]:
+    found = [folder for folder in (root / WINDOWS).glob("[0-9]*") if (folder / SAMPLE).is_dir()]
+    for folder in sorted(found, reverse=True)[:count]:
         try:
-            yield name, read_reference(found[name])
+            yield folder.name, read_reference(folder / SAMPLE)
         except (DataError, FileNotFoundError) as error:
-            print(f"promote: window {name} is left out of the comparison: {error}", flush=True)
+            print(f"promote: window {folder.name} is left out of the comparison: {error}", flush=True)
 
 
 def _last(window: Reference, *, count: int) -> Reference:
@@ -75,13 +79,39 @@ def _last(window: Reference, *, count: int) -> Reference:
     return Reference(window.description, window.rows.slice(start), **arrays)
 
 
-def _answer(folder: Path, *, window: Reference, num_threads: int) -> NDArray[np.float64]:
+def _rows_of(folder: Path, *, windows: Sequence[Reference]) -> NDArray[Any]:
+    """The windows' inputs as a model takes them, one after the other."""
+    preprocessor = load_preprocessor(folder / "preprocessor.json")
+    return np.concatenate([_rows(window, preprocessor=preprocessor) for window in windows])
+
+
+def _is_taught(rows: NDArray[Any], *, shards: Path) -> NDArray[np.bool_]:
+    """Which inputs the challenger was trained on, or chosen by: those that its shards hold, to the byte.
+
+    New data that was judged in a window may have been trained on since, and what was learnt by heart proves nothing.
+    """
+    keys = [_key(row) for row in rows]
+    wanted, taught = set(keys), set[bytes]()
+    for name in TAUGHT:
+        if (shards / name).exists():
+            x = open_shard(shards / name).x
+            for start in range(0, len(x), BATCH_SIZE):
+                taught |= wanted.intersection(_key(row) for row in np.asarray(x[start : start + BATCH_SIZE]))
+    return np.array([key in taught for key in keys], bool)
+
+
+def _key(row: NDArray[Any]) -> bytes:
+    return hashlib.blake2b(row.tobytes(), digest_size=16).digest()
+
+
+def _answer(folder: Path, *, rows: NDArray[Any], num_classes: int, num_threads: int) -> NDArray[np.float64]:
     """Class probabilities of one model, shape ``(N, K)``."""
     session = exporting.open_session((folder / "model.onnx").read_bytes(), num_threads=num_threads)
-    rows = _rows(window, preprocessor=load_preprocessor(folder / "preprocessor.json"))
-    batches = [to_input(rows[start : start + BATCH_SIZE]) for start in range(0, len(rows), BATCH_SIZE)]
-    found = [exporting.run_session(session, x=x.contiguous().numpy()) for x in batches]
-    return np.concatenate(found).astype(np.float64)
+    found = np.empty((len(rows), num_classes))
+    for start in range(0, len(rows), BATCH_SIZE):
+        x = to_input(rows[start : start + BATCH_SIZE]).contiguous().numpy()
+        found[start : start + BATCH_SIZE] = exporting.run_session(session, x=x)
+    return found
 
 
 def _rows(window: Reference, *, preprocessor: Preprocessor) -> NDArray[Any]:

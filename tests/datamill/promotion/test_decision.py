@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datamill.evaluation.metrics import Predictions
-from datamill.promotion.decision import decide, match
+from datamill.promotion.decision import decide
+from datamill.promotion.pairing import match
 from datamill.promotion.shadow import UNKNOWN, Shadow, estimated_accuracy
 from tests.datamill.promotion.candidates import evidence, policy
 

@@ -7,7 +7,7 @@ import pytest
 
 from datamill.errors import DataError
 from datamill.promotion import history
-from datamill.promotion.decision import Reason
+from datamill.promotion.reasons import Reason
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -110,6 +110,11 @@ def test_the_champion_is_the_last_one_that_was_not_refused(root):
     assert history.champion([]) is None
     append(root, "refused", "y")
     assert history.champion(history.read(root)) == "c"
+
+
+def test_who_was_champion_when_a_new_history_began_is_in_the_line(tmp_path):
+    append(tmp_path, "promoted", "b", came_from="a")
+    assert history.lineup(history.read(tmp_path)) == ["a", "b"]
 
 
 def test_going_back_takes_the_later_champions_off_the_line(root):

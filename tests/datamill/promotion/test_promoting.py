@@ -138,7 +138,7 @@ def test_a_damaged_earlier_champion_is_no_way_back(root):
     first = promote(root, bias=WORSE)
     second = promote(root, bias=GOOD)
     (root / "models/champions" / first.challenger / "network.json").write_text("{}")
-    with pytest.raises(DataError, match="is damaged: network.json"):
+    with pytest.raises(DataError, match=r"is damaged: network\.json"):
         rollback(root)
     assert champions.current(root) == second.challenger
     assert len(history.read(root)) == 2
@@ -156,13 +156,22 @@ def test_an_edited_history_stops_everything(root):
     assert path.read_bytes() == before
 
 
+def test_a_new_history_begins_with_the_champion_there_is(root):
+    first = promote(root, bias=WORSE).challenger
+    (root / history.HISTORY).unlink()
+    (root / history.HEAD).unlink()
+    second = promote(root, bias=GOOD, policy=policy(keep=1))
+    assert second.entry["from"] == first
+    assert rollback(root).challenger == first
+
+
 def test_a_champion_on_record_whose_files_are_elsewhere_is_not_replaced_by_chance(root):
     promote(root, bias=GOOD)
     subprocess.run(["rm", "-r", str(root / "models/champion"), str(root / "models/champions")], check=True)  # a clone
     outcome = promote(root, bias=WORSE)
     assert not outcome.decision.promotes
     (reason,) = outcome.decision.reasons
-    assert reason.found == f"the champion on record, {outcome.champion}, is not in models/champions"
+    assert reason.found == f"the champion on record, {outcome.champion}, is not here"
     assert promote(root, is_forced=True, because="begin anew here").is_changed
 
 
@@ -174,18 +183,30 @@ def test_what_a_kill_left_between_record_and_change_is_made_good(root):
     assert champions.current(root) == second.challenger
 
 
+def test_a_damaged_champion_is_not_compared_with_and_leaves_both_ways_out(root):
+    first = promote(root, bias=WORSE).challenger
+    second = promote(root, bias=GOOD).challenger
+    (root / "models/champions" / second / "network.json").write_text("{}")
+    third = promote(root, bias=GOOD + 1)
+    (reason,) = third.decision.reasons
+    assert not reason.passes
+    assert f"champion {second} is damaged: network.json" in reason.found
+    assert promote(root, is_forced=True, because="it is damaged").challenger == third.challenger
+    assert rollback(root, to=first).challenger == first
+
+
 NURSERY = """
 import os, sys
 from pathlib import Path
 from datetime import UTC, datetime
 from datamill.promotion import champions, promoting
-from datamill.promotion.decision import Decision
+from datamill.promotion.reasons import Decision
 from datamill.promotion.promoting import Author
 from datamill.tracking import Session
 from tests.datamill.promotion.candidates import policy
 
 root, ada = Path(sys.argv[1]), Author("Ada", Session("one", "run"))
-promoting._judge = lambda *_, **__: (Decision(True, ()), {"metrics": {}})  # the disk is tested here, not the judge
+promoting.judge = lambda *_, **__: (Decision(True, ()), {"metrics": {}})  # the disk is tested here, not the judge
 
 def live(first):
     now = datetime(2026, 1, 2, tzinfo=UTC)
