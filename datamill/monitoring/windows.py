@@ -143,6 +143,8 @@ class _Gathering:
             DataError: It is no file, and failed.
         """
         before = (self._num_samples, len(self._items), len(self._rejects), self._keeper.state)
+        schema = self._feed.schema
+        columns = schema.missing.copy(), schema.unknown.copy()
         waiting: dict[str, str] = {}
         is_whole = True
         path = self._scratch / f"{len(self._segments):06d}.arrow"
@@ -160,6 +162,7 @@ class _Gathering:
                 raise
             if not unit.is_second_look:
                 self._num_samples, num_items, num_rejects, self._keeper.state = before
+                schema.missing, schema.unknown = columns
                 del self._items[num_items:], self._rejects[num_rejects:]
                 self._waiting |= unit.files
                 files.remove(path)

@@ -63,7 +63,9 @@ class QueryFeed:
     def _portions(self) -> Iterator[Portion]:
         try:
             engine = sqlalchemy.create_engine(self._url)
-        except (SQLAlchemyError, ImportError) as error:
+        except ImportError as error:
+            raise DataError(f"source.data.url needs a driver: {error}; install it or name another") from error
+        except SQLAlchemyError as error:
             raise DataError(f"source.data.url is no address that works here ({type(error).__name__})") from error
         try:
             with engine.connect() as connection:

@@ -246,6 +246,24 @@ def test_a_half_written_parquet_file_waits(tables: Path) -> None:
     assert (found.judged.verdict.num_samples, found.judged.num_rejects) == (10, 0)
 
 
+def test_a_file_that_breaks_off_is_taken_back_whole_and_then_read_as_far_as_it_goes(tables: Path) -> None:
+    long = new_rows(count=5000).drop_columns(["width"])
+    write_csv(tables / "incoming/a.csv", long)
+    with (tables / "incoming/a.csv").open("a") as file:
+        file.write('"never closed,1,red\n')
+    write_csv(tables / "incoming/b.csv", new_rows(count=8, seed=2))
+    found = look(tables)
+    assert found.judged is not None
+    assert (found.judged.verdict.num_samples, found.num_waiting) == (8, 1)
+    assert outcomes_of(tables, "000001", detector="missing_column") == []
+    look(tables, minutes=1)
+    assert rejects_of(tables) == [("a.csv", "damaged_file")]
+    assert len(sources_of(tables)) == 8 + 4096  # what came before the damage, in whole pieces
+    write_csv(tables / "incoming/a.csv", long)
+    look(tables, minutes=2)
+    assert len(sources_of(tables)) == len(set(sources_of(tables))) == 8 + 5000
+
+
 def test_a_row_that_cannot_be_read_is_a_reject_with_its_place(tables: Path) -> None:
     table = new_rows(count=5).to_pandas().astype({"height": object})
     table.loc[2, "height"] = "tall"
