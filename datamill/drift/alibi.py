@@ -182,7 +182,10 @@ class MeanDiscrepancyTest:
 
 @final
 class DensityDifference:
-    """``LSDDDrift`` on torch; no p-value of it is below 1 / (permutations + 1)."""
+    """``LSDDDrift`` on torch; no p-value of it is below 1 / (permutations + 1).
+
+    It refuses samples with many equal rows; that is told in the detail, and no drift.
+    """
 
     effect_name = "mmd"
 
@@ -196,7 +199,10 @@ class DensityDifference:
         count = self._setting.num_permutations
         with _seeded(self._setting.seed):
             detector = LSDDDrift(self._reference, backend="pytorch", n_permutations=count, device="cpu")
-            found = detector.predict(np.asarray(window, np.float32))["data"]
+            try:
+                found = detector.predict(np.asarray(window, np.float32))["data"]
+            except ValueError as error:
+                return Finding(0.0, None, 0.0, detail={"refused": " ".join(str(error).split())})
         return Finding(
             float(found["distance"]), _counted(found["p_val"], count=count), max(float(found["distance"]), 0.0)
         )

@@ -1,8 +1,10 @@
 """Which implementation of a detector is used."""
 
+import importlib
 import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Literal
 
 from datamill.drift import estimation, multivariate, univariate
@@ -60,11 +62,22 @@ def resolve(wish: BackendWish) -> Backend:
     return "alibi" if wish != "native" and is_alibi_installed() else "native"
 
 
-def choose(name: str, *, backend: Backend, is_category: bool = False) -> Choice | None:
-    """The detector of that name; our own where alibi-detect has none, ``None`` where only it has one and is absent."""
-    if backend == "alibi":
-        from datamill.drift import alibi  # takes seconds to import, and may not be installed
+def _adapter() -> ModuleType:
+    """The module that imports alibi-detect, which takes seconds, and more memory than all the rest."""
+    try:
+        return importlib.import_module("datamill.drift.alibi")
+    except ImportError as error:
+        raise ParamsError(f"alibi-detect cannot be imported ({error}); set drift.backend to 'native'") from error
 
+
+def choose(name: str, *, backend: Backend, is_category: bool = False) -> Choice | None:
+    """The detector of that name; our own where alibi-detect has none, ``None`` where only it has one and is absent.
+
+    Raises:
+        ParamsError: alibi-detect is installed and cannot be imported.
+    """
+    if backend == "alibi":
+        alibi = _adapter()
         key = f"{name}_category" if name == "tabular" and is_category else name
         if key in alibi.DETECTORS:
             is_pairwise = name in ("mmd", "lsdd", "online_mmd")

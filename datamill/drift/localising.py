@@ -38,6 +38,8 @@ def located(outcome: Outcome, *, reference: Observations, window: Observations, 
 
 def _detail(outcome: Outcome, *, reference: Observations, window: Observations, params: DriftParams) -> dict[str, Any]:
     subject, num = outcome.subject, params.num_examples if outcome.is_drift else 0
+    if outcome.kind == "quality":
+        return {}
     if outcome.kind == "input" and subject:
         before, after = reference.features[subject], window.features[subject]
         if columns.kind_of(before) == "number":
@@ -45,12 +47,7 @@ def _detail(outcome: Outcome, *, reference: Observations, window: Observations, 
             return number_shares(*values, ids=window.sample_ids, num_examples=num)
         return category_shares(before, after, ids=window.sample_ids, num_examples=num)
     if outcome.kind == "prediction" and subject in reference.classes:
-        place = reference.classes.index(subject)
-        sides = [
-            log_odds(side.probabilities[:, place]) for side in (reference, window) if side.probabilities is not None
-        ]
-        told = number_shares(sides[0], sides[1], ids=window.sample_ids, num_examples=num)
-        return {"scale": "log odds", **told}
+        return _class_shares(outcome, reference, window, num_examples=num)
     if outcome.kind == "label":
         return _label_shares(reference, window, num_examples=num)
     return _farthest(outcome, reference=reference, window=window, params=params) if num else {}
@@ -89,6 +86,24 @@ def category_shares(
         "grown": both.names[grown],
         "examples": [ids[row] for row in rows],
     }
+
+
+def _class_shares(
+    outcome: Outcome, reference: Observations, window: Observations, *, num_examples: int
+) -> dict[str, Any]:
+    """Of one class: the share of the predictions that are it, or how its probability is spread."""
+    assert reference.probabilities is not None
+    assert window.probabilities is not None
+    place = reference.classes.index(outcome.subject)
+    sides = reference.probabilities, window.probabilities
+    if outcome.detector == "fet":
+        before, after = ((side.argmax(axis=1) == place) for side in sides)
+        is_shown = after if after.mean() > before.mean() else ~after
+        rows = np.flatnonzero(is_shown)[:num_examples]
+        examples = [window.sample_ids[row] for row in rows]
+        return {"before": float(before.mean()), "after": float(after.mean()), "examples": examples}
+    odds = [log_odds(side[:, place]) for side in sides]
+    return {"scale": "log odds", **number_shares(*odds, ids=window.sample_ids, num_examples=num_examples)}
 
 
 def _label_shares(reference: Observations, window: Observations, *, num_examples: int) -> dict[str, Any]:

@@ -80,6 +80,19 @@ def test_moved_rows_are_found_and_others_not(name: str) -> None:
     assert moved.p_value < 0.02 < same.p_value
 
 
+def test_density_difference_says_when_rows_repeat_too_often() -> None:
+    same = np.ones((60, 3))
+    found = alibi.DensityDifference(same, setting=SETTING).test(same[:30])
+    assert (found.p_value, found.is_drift) == (None, False)
+    assert "Too many repeat instances" in found.detail["refused"]
+
+
+def test_an_alibi_that_cannot_be_imported_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "datamill.drift.alibi", None)
+    with pytest.raises(ParamsError, match=r"cannot be imported .*; set drift.backend to 'native'"):
+        choose("ks", backend="alibi")
+
+
 def test_the_online_test_says_at_which_row_and_when_it_cannot_keep_the_level() -> None:
     window = np.concatenate([np.random.default_rng(5).normal(size=(30, 4)), np.full((30, 4), 3.0)])
     found = alibi.OnlineDiscrepancy(ROWS[0], setting=Setting(100, 0.2, 1)).test(window)

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 from datamill.drift import Control, Observations, Outcome, Verdict, backends, judge
+from datamill.drift.observations import take
 from tests.datamill.drift.made import any_effect, observations, only, params
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -67,6 +68,17 @@ def test_a_model_that_hesitates_is_at_risk_without_any_label() -> None:
     assert found.performance.estimated == pytest.approx(0.7, abs=0.06)
     assert (found.performance.is_measured, found.is_at_risk) == (False, True)
     assert "prediction" in {kind for kind, _, _ in drifted(found)}
+
+
+def test_a_class_that_is_no_longer_predicted_is_named_with_its_shares() -> None:
+    window = observations(600, seed=1)
+    assert window.probabilities is not None
+    rows = np.flatnonzero(window.probabilities.argmax(axis=1) != 2)
+    found = verdict(take(window, rows), detectors=only(prediction=("fet",)))
+    one = outcome(found, "prediction", "fet", "shirt")
+    assert (one.is_drift, one.detail["after"]) == (True, 0.0)
+    assert one.detail["before"] == pytest.approx(1 / 3, abs=0.05)
+    assert "predicted = shirt" in {found.name for found in found.slices}
 
 
 def test_with_labels_performance_is_measured_and_concept_is_told_from_inputs() -> None:
@@ -136,7 +148,8 @@ def test_an_unknown_class_is_data_quality() -> None:
     window = observations(200, seed=1)
     assert window.labels is not None
     window.labels[:20] = -2
-    assert ("quality", "unknown_class", "") in drifted(verdict(window))
+    one = outcome(verdict(window), "quality", "unknown_class")
+    assert (one.is_drift, one.detail["examples"]) == (True, ["1-0", "1-1", "1-2"])
 
 
 def test_a_new_schema_is_drift_and_what_is_left_is_still_compared() -> None:
