@@ -33,6 +33,7 @@ def emit(
     labels: Mapping[str, str],
     payload: Mapping[str, Any],
     at: datetime,
+    timeout_s: float = STORED_WITHIN_S,
 ) -> None:
     """Emit an event about the workspace ``root`` and wait until the server has it in its database.
 
@@ -46,6 +47,7 @@ def emit(
         labels: What automations can match on, besides the name.
         payload: Facts, as JSON values.
         at: When it happened.
+        timeout_s: Longest time to wait.
 
     Raises:
         StageError: It was not found stored in time.
@@ -59,12 +61,12 @@ def emit(
         "prefect.resource.name": root.name,
         **{f"datamill.{label}": value for label, value in labels.items()},
     }
-    deadline = time.monotonic() + STORED_WITHIN_S
+    deadline = time.monotonic() + timeout_s
     event = Event(id=key, event=name, occurred=at, resource=resource, payload=dict(payload))  # type: ignore[arg-type]
-    asyncio.run(asyncio.wait_for(_send(event), STORED_WITHIN_S))
+    asyncio.run(asyncio.wait_for(_send(event), timeout_s))
     while not _is_stored(key, at=at):
         if time.monotonic() > deadline:
-            raise StageError(f"the Prefect server has not stored event {event_id} within {STORED_WITHIN_S:g} s")
+            raise StageError(f"the Prefect server has not stored event {event_id} within {timeout_s:g} s")
         time.sleep(LOOK_AGAIN_S)
 
 
