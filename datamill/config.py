@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,6 +16,7 @@ from datamill.errors import ParamsError
 from datamill.stage import Params, Stage
 
 PARAMS_FILE = "params.yaml"
+CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")  # of an address; no message repeats them
 
 
 class Section(Protocol):
@@ -156,7 +158,8 @@ def _describe(stage: Section, fault: Any) -> str:
         return f"{place} is not a parameter{_nearest(str(fault['loc'][-1]), known)}"
     if fault["type"] == "missing":
         return f"{place} is missing"
-    return f"{place} is {fault['input']!r}: {fault['msg'][0].lower()}{fault['msg'][1:]}"
+    shown = CREDENTIALS.sub("", repr(fault["input"]))
+    return f"{place} is {shown}: {fault['msg'][0].lower()}{fault['msg'][1:]}"
 
 
 def _field_names(model: Any) -> list[str]:

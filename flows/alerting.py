@@ -32,10 +32,9 @@ EVENTS = {
 class PrefectEvents:
     """Emits messages as events of the Prefect server."""
 
-    def __init__(self, *, root: Path, timeout_s: float) -> None:
+    def __init__(self, *, root: Path) -> None:
         """Emit events about the workspace ``root``."""
         self._root = root
-        self._timeout_s = timeout_s
 
     def send(self, message: Message, *, attempt: int) -> None:
         """Emit ``message`` and wait until it is stored; without a server nobody listens, and nothing is done.
@@ -54,7 +53,6 @@ class PrefectEvents:
                 labels={label: getattr(message, label) for label in labels if getattr(message, label)},
                 payload=message.model_dump(mode="json"),
                 at=message.at,
-                timeout_s=self._timeout_s,
             )
         except StageError as error:
             raise DeliveryError(str(error)) from None
@@ -141,7 +139,7 @@ def build_channels(params: AlertParams, *, root: Path) -> dict[str, Channel]:
     channels = build(params, root=root)
     for name, one in params.channels.items():
         if isinstance(one, PrefectEventChannel):
-            channels[name] = PrefectEvents(root=root, timeout_s=params.timeout_s)
+            channels[name] = PrefectEvents(root=root)
         elif isinstance(one, PrefectBlockChannel):
             channels[name] = PrefectBlock(one.block)
     return channels

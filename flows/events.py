@@ -15,6 +15,7 @@ from prefect.settings import PREFECT_API_URL
 
 from datamill.errors import StageError
 
+STORED_WITHIN_S = 15.0  # three times what Prefect waits before it writes to its database
 LOOK_AGAIN_S = 0.5
 FIRST_LOOK = timedelta(days=1)  # clocks differ
 
@@ -32,7 +33,6 @@ def emit(
     labels: Mapping[str, str],
     payload: Mapping[str, Any],
     at: datetime,
-    timeout_s: float,
 ) -> None:
     """Emit an event about the workspace ``root`` and wait until the server has it in its database.
 
@@ -46,7 +46,6 @@ def emit(
         labels: What automations can match on, besides the name.
         payload: Facts, as JSON values.
         at: When it happened.
-        timeout_s: Longest time to wait.
 
     Raises:
         StageError: It was not found stored in time.
@@ -60,12 +59,12 @@ def emit(
         "prefect.resource.name": root.name,
         **{f"datamill.{label}": value for label, value in labels.items()},
     }
-    deadline = time.monotonic() + timeout_s
+    deadline = time.monotonic() + STORED_WITHIN_S
     event = Event(id=key, event=name, occurred=at, resource=resource, payload=dict(payload))  # type: ignore[arg-type]
-    asyncio.run(asyncio.wait_for(_send(event), timeout_s))
+    asyncio.run(asyncio.wait_for(_send(event), STORED_WITHIN_S))
     while not _is_stored(key, at=at):
         if time.monotonic() > deadline:
-            raise StageError(f"the Prefect server has not stored event {event_id} within {timeout_s:g} s")
+            raise StageError(f"the Prefect server has not stored event {event_id} within {STORED_WITHIN_S:g} s")
         time.sleep(LOOK_AGAIN_S)
 
 
@@ -78,6 +77,5 @@ def _is_stored(key: UUID, *, at: datetime) -> bool:
     between = {"since": (at - FIRST_LOOK).isoformat(), "until": (at + FIRST_LOOK).isoformat()}
     wanted = {"filter": {"id": {"id": [str(key)]}, "occurred": between}, "limit": 1}
     with get_client(sync_client=True) as client:
-        answer = client._client.post("/events/filter", json=wanted)
-        answer.raise_for_status()
-        return bool(answer.json()["events"])
+        answer = client.request("POST", "/events/filter", json=wanted)
+        return bool(answer.raise_for_status().json()["events"])

@@ -11,7 +11,6 @@ from datamill.watchfile import load_section
 from flows import events
 
 EVENT = "datamill.retrain.requested"
-TIMEOUT_S = 15.0  # for the server to store the event
 
 
 def consider(root: Path, *, verdict: Verdict, num_new: int, now: datetime, window: str = "") -> Decision:
@@ -35,21 +34,23 @@ def consider(root: Path, *, verdict: Verdict, num_new: int, now: datetime, windo
         StageError: The state is damaged.
     """
     root = root.resolve()
-    resume(root)
+    now = now.astimezone(UTC)
+    resume(root, now=now)
     params = load_section(root, "retrain", RetrainParams)
-    decision = requests.consider(
-        root, verdict=verdict, num_new=num_new, window=window, now=now.astimezone(UTC), params=params
-    )
+    decision = requests.consider(root, verdict=verdict, num_new=num_new, window=window, now=now, params=params)
     return _answer(root, decision.request, params=params) if decision.request else decision
 
 
-def resume(root: Path) -> Decision | None:
-    """Tell of a request that could not be told when it was made; ``None`` where there is none."""
+def resume(root: Path, *, now: datetime | None = None) -> Decision | None:
+    """Tell of a request that goes unanswered: nobody could be told, nobody took it up, or the training died.
+
+    Returns:
+        What became of it; ``None`` where there is none.
+    """
     root = root.resolve()
-    request = requests.unsent(root)
-    if request is None:
-        return None
-    return _answer(root, request, params=load_section(root, "retrain", RetrainParams))
+    params = load_section(root, "retrain", RetrainParams)
+    request = requests.unanswered(root, now=now or datetime.now(UTC), params=params, is_direct=not events.has_server())
+    return _answer(root, request, params=params) if request else None
 
 
 def _answer(root: Path, request: Request, *, params: RetrainParams) -> Decision:
@@ -73,11 +74,10 @@ def _emit(root: Path, request: Request) -> None:
     events.emit(
         EVENT,
         root=root,
-        event_id=request.id,
+        event_id=request.event_id,
         labels={"request": request.id},
-        payload={"root": str(root), **request.model_dump(mode="json", exclude={"is_sent", "ended"})},
+        payload={"root": str(root), **request.model_dump(mode="json", exclude={"is_sent", "attempts", "ended"})},
         at=request.at,
-        timeout_s=TIMEOUT_S,
     )
 
 

@@ -39,8 +39,9 @@ dvc repro                                 # the same through DVC alone, with dat
 
 Point `ingest.source` in `params.yaml` at your data: `image_folder` (one folder per class), `table` (CSV or Parquet with
 a target column), `idx` (MNIST files) or `bundled`. `watch.yaml` says where new data comes from, once there is a model,
-and whom to tell. Commit `params.yaml`, `watch.yaml`, `dvc.yaml`, `dvc.lock` and `reports/` to Git; `dvc push` stores data
-and models at the remote named in `.dvc/config`. To version raw data that lies in this folder as well, `dvc add` it.
+and whom to tell. Commit `params.yaml`, `watch.yaml`, `dvc.yaml`, `dvc.lock` and `reports/` to Git; `dvc push` stores
+data and models at the remote named in `.dvc/config`. To version raw data that lies in this folder as well, `dvc add`
+it.
 """
 
 

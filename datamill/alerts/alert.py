@@ -106,10 +106,10 @@ def read_verdict(verdict: "Verdict", *, workspace: str, model: str, window: str,
     missing column and a class never seen before are different faults.
     """
     outcomes: dict[str, list[Outcome]] = {}
+    if verdict.performance is not None:  # first, because channels deliver in order and pages are in a hurry
+        outcomes[AT_RISK] = list(verdict.outcomes)
     for outcome in verdict.outcomes:
         outcomes.setdefault(topic_of(outcome), []).append(outcome)
-    if verdict.performance is not None:
-        outcomes[AT_RISK] = list(verdict.outcomes)
     alerts = []
     for topic, tested in outcomes.items():
         moved = [outcome for outcome in tested if outcome.is_drift]

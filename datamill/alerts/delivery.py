@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 from datamill.alerts.channels import Channel, DeliveryError
 from datamill.alerts.params import AlertParams
 from datamill.alerts.store import Delivery, Store, Waiting, severities_of
+from datamill.errors import DatamillError
 
 
 def deliver(store: Store, *, channels: Mapping[str, Channel], params: AlertParams, now: datetime) -> list[Waiting]:
@@ -30,7 +31,7 @@ def deliver(store: Store, *, channels: Mapping[str, Channel], params: AlertParam
     severities = severities_of(params)
     store.begin_channels(severities)
     threads = []
-    for name in severities.keys() & channels.keys():
+    for name in (name for name in severities if name in channels):
         context = contextvars.copy_context()
         drain = (_drain, store, name, channels[name], severities[name], params, now, deadline)
         threads.append(threading.Thread(target=context.run, args=drain, name=f"deliver-{name}", daemon=True))
@@ -85,7 +86,8 @@ def _drain(
     except Timeout:
         return  # another process delivers to this channel
     except Exception as error:  # noqa: BLE001 - a thread has nobody to raise to; what was not delivered waits
-        print(f"  warning: channel {name}: {type(error).__name__}; its messages wait", file=sys.stderr, flush=True)
+        reason = str(error) if isinstance(error, DatamillError) else type(error).__name__
+        print(f"  warning: channel {name}: {reason}; its messages wait", file=sys.stderr, flush=True)
 
 
 def _attempt(

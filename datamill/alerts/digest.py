@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 from datamill.alerts.episodes import State
 from datamill.alerts.messages import Message, message_id, told, topic_name
-from datamill.alerts.store import Told, Waiting, Window
+from datamill.alerts.store import Waiting
+from datamill.alerts.windows import Told, Window
 from datamill.errors import ParamsError
 
 MAX_LINES = 30  # of one section

@@ -12,10 +12,11 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from datamill.alerts.alert import Evidence, Reading, Record, Severity
-from datamill.alerts.episodes import Change, Event, State, step
+from datamill.alerts.alert import Reading
+from datamill.alerts.episodes import Change, State, step
 from datamill.alerts.messages import Message, message_of
 from datamill.alerts.params import AlertParams, Sends
+from datamill.alerts.windows import Window, window_of
 from datamill.errors import StageError
 from datamill.settings import STATE
 
@@ -36,28 +37,6 @@ CREATE TABLE IF NOT EXISTS messages (
 CREATE TABLE IF NOT EXISTS deliveries (
     channel TEXT PRIMARY KEY, next INTEGER NOT NULL, attempts INTEGER NOT NULL, not_before TEXT, error TEXT NOT NULL);
 """
-
-
-class Told(Record):
-    """What a window did to one episode, for the digest."""
-
-    event: Event
-    severity: Severity
-    topic: str
-    fingerprint: str
-    evidence: tuple[Evidence, ...] = ()
-
-
-class Window(Record):
-    """One judged window, for the digest."""
-
-    window: str
-    model: str
-    at: datetime
-    num_samples: int
-    is_drift: bool
-    changes: tuple[Told, ...]
-    links: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -115,8 +94,7 @@ class Store:
     def begin_channels(self, names: Iterable[str]) -> None:
         """Let channels that are new go on from here: what was told before is not told to them."""
         with self._transaction() as database:
-            newest = database.execute("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'messages'")
-            number = newest.fetchone()[0] + 1
+            number = _newest(database, "messages") + 1
             rows = [(name, number, 0, "") for name in names]
             database.executemany(
                 "INSERT OR IGNORE INTO deliveries (channel, next, attempts, error) VALUES (?, ?, ?, ?)", rows
@@ -138,7 +116,7 @@ class Store:
                 calm_windows=params.calm_windows,
             )
             _remember(database, "state", state.model_dump_json())
-            _insert_window(database, _window(reading, changes, now=now))
+            _insert_window(database, window_of(reading, changes, now=now))
             for change in changes:
                 if change.is_told:
                     _insert_message(database, message_of(change, reading=reading, now=now))
@@ -167,15 +145,19 @@ class Store:
             yield _windows(database, since=None), _state(database), messages
             for message in messages:
                 _insert_message(database, message)
-            newest = database.execute("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'windows'")
-            _remember(database, "digested", str(newest.fetchone()[0]))
+            _remember(database, "digested", str(_newest(database, "windows")))
 
     def next_for(self, channel: str, *, severities: Iterable[str]) -> Delivery | None:
-        """What the channel goes on with; ``None`` when it has everything."""
+        """What the channel goes on with; ``None`` when it has everything that it wants.
+
+        What it does not want is behind it then: a channel that comes to want more is not told the past.
+        """
         with self._transaction() as database:
             row = _next(database, channel, severities=tuple(severities))
-        if row is None:
-            return None
+            if row is None:
+                number = _newest(database, "messages") + 1
+                database.execute("UPDATE deliveries SET next = ? WHERE channel = ?", (number, channel))
+                return None
         not_before = datetime.fromisoformat(row["not_before"]) if row["not_before"] else None
         return Delivery(row["number"], Message.model_validate_json(row["body"]), row["attempts"], not_before)
 
@@ -252,33 +234,17 @@ def _remember(database: sqlite3.Connection, key: str, value: str) -> None:
     database.execute("INSERT OR REPLACE INTO remembered (key, value) VALUES (?, ?)", (key, value))
 
 
+def _newest(database: sqlite3.Connection, table: str) -> int:
+    """The latest number given in a table; 0 at first."""
+    row = database.execute("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = ?", (table,)).fetchone()
+    return int(row[0])
+
+
 def _windows(database: sqlite3.Connection, *, since: datetime | None) -> list[Window]:
     digested = int(_remembered(database, "digested") or 0) if since is None else 0
     rows = database.execute("SELECT body FROM windows WHERE number > ? ORDER BY number", (digested,))
     windows = [Window.model_validate_json(row["body"]) for row in rows]
     return [window for window in windows if since is None or window.at >= since]
-
-
-def _window(reading: Reading, changes: Iterable[Change], *, now: datetime) -> Window:
-    told = [
-        Told(
-            event=change.event,
-            severity=change.episode.severity,
-            topic=change.episode.topic,
-            fingerprint=change.episode.fingerprint,
-            evidence=change.alert.evidence[:1] if change.alert else (),
-        )
-        for change in changes
-    ]
-    return Window(
-        window=reading.window,
-        model=reading.model,
-        at=now,
-        num_samples=reading.num_samples,
-        is_drift=reading.is_drift,
-        changes=tuple(told),
-        links=dict(reading.links),
-    )
 
 
 def _insert_window(database: sqlite3.Connection, window: Window) -> None:

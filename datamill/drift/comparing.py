@@ -82,6 +82,11 @@ def log_odds(probability: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     return np.asarray(np.log(p) - np.log1p(-p))
 
 
+def blunted(probabilities: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """Fourth roots of probabilities: small ones still count for a distance, and the smallest do not rule it."""
+    return np.asarray(np.sqrt(np.sqrt(probabilities.astype(np.float64))))
+
+
 def has_predictions(reference: Observations, window: Observations) -> bool:
     """Whether both sides have probabilities of the same classes."""
     left, right = reference.probabilities, window.probabilities
@@ -154,13 +159,21 @@ class _Pair:
         before, after = answers(self.reference), answers(self.window)
         names = self.params.detectors.prediction
         singles = [name for name in names if name in ("ks", "cvm", "psi")]
+        shares = [name for name in names if name == "fet"]
+        predicted = before.argmax(axis=1), after.argmax(axis=1)
         for place in range(1 if before.shape[1] == BINARY else 0, before.shape[1]):  # of two, one says all
+            subject = _class_name(self.reference, place)
             samples = log_odds(before[:, place]), log_odds(after[:, place])
-            yield from self._all("prediction", singles, _class_name(self.reference, place), *samples)
+            yield from self._all("prediction", singles, subject, *samples)
+            is_it = [(side == place).astype(np.int64) for side in predicted]
+            yield from self._all("prediction", shares, subject, *is_it, is_category=True)
         if "uncertainty" in names:
             yield from self._all("prediction", ["uncertainty"], "", _sums_to_one(before), _sums_to_one(after))
+        assert self.reference.probabilities is not None
+        assert self.window.probabilities is not None
         rest = [name for name in names if name in (*PAIRWISE, *ROWWISE)]
-        yield from self._drawn("prediction", rest, before, after, through=log_odds)
+        sides = self.reference.probabilities, self.window.probabilities
+        yield from self._drawn("prediction", rest, *sides, through=blunted)
 
     def labels(self) -> Iterator[Comparison]:
         if not has_labels(self.reference, self.window, params=self.params):

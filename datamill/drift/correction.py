@@ -38,27 +38,37 @@ def decide(
 ) -> tuple[Outcome, ...]:
     """The outcomes with their verdict: significant after correction, and large enough to matter.
 
-    The tests of one kind are corrected together. Every kind has an equal part of the level, so that a kind with
-    hundreds of tests takes nothing from a kind with one; only quality has a tenth of a part, as what is broken there is
-    glaring. What has no p-value keeps its verdict.
+    Every kind has an equal part of the level, and within a kind every detector, whose tests are corrected together. So
+    a test of hundreds of features takes nothing from the one test of all at once. Only quality has a tenth of a part,
+    as what is broken there is glaring. What has no p-value keeps its verdict.
     """
     decided = list(outcomes)
-    kinds = sorted({outcome.kind for outcome in outcomes if outcome.p_value is not None})
-    total = sum(_weight(kind) for kind in kinds)
-    for kind in kinds:
-        places = [n for n, outcome in enumerate(outcomes) if outcome.kind == kind and outcome.p_value is not None]
+    families = _families(outcomes)
+    total = sum(_weight(kind) for kind in {kind for kind, _ in families})
+    for (kind, _), places in families.items():
+        num_detectors = sum(other == kind for other, _ in families)
         p_values = np.array([outcomes[place].p_value for place in places], np.float64)
-        rejected = is_rejected(p_values, level=level * _weight(kind) / total, correction=correction)
-        for place, is_significant in zip(places, rejected, strict=True):
-            is_drift = bool(is_significant) and outcomes[place].effect >= smallest(outcomes[place], min_effect)
+        part = level * _weight(kind) / total / num_detectors
+        rejected = is_rejected(p_values, level=part, correction=correction)
+        for place, is_significant in zip(places, rejected.tolist(), strict=True):
+            is_drift = is_significant and outcomes[place].effect >= smallest(outcomes[place], min_effect)
             decided[place] = dataclasses.replace(outcomes[place], is_drift=is_drift)
     return tuple(decided)
 
 
-def _weight(kind: Kind) -> float:
-    return QUALITY_WEIGHT if kind == "quality" else 1.0
+def _families(outcomes: Sequence[Outcome]) -> dict[tuple[Kind, str], list[int]]:
+    """Places of the tests that are corrected together, by kind and detector."""
+    families: dict[tuple[Kind, str], list[int]] = {}
+    for place, outcome in enumerate(outcomes):
+        if outcome.p_value is not None:
+            families.setdefault((outcome.kind, outcome.detector), []).append(place)
+    return families
 
 
 def smallest(outcome: Outcome, min_effect: EffectParams) -> float:
     """The size from which this outcome's difference matters."""
     return float(getattr(min_effect, outcome.effect_name))
+
+
+def _weight(kind: Kind) -> float:
+    return QUALITY_WEIGHT if kind == "quality" else 1.0

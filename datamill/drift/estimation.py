@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 from sklearn.ensemble import HistGradientBoostingRegressor
-from sklearn.isotonic import IsotonicRegression
+from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import KFold, cross_val_predict
 
 from datamill.drift.detectors import Finding, Sample, Setting
@@ -19,26 +19,46 @@ from datamill.drift.verdict import Estimate
 Floats = NDArray[np.float64]
 
 NUM_FOLDS = 5
-NUM_RESAMPLES = 50  # of the reference, for the calibrator's own uncertainty
-MAX_FITTED = 20_000  # reference samples a resampled calibrator is fitted on; bounds work
+WEAK = 1e4  # regularisation that only keeps a curve from growing for ever where all is told apart
+MOST_SURE = 1 - 1e-7
 
 
 @final
 class Calibrator:
-    """How often the model is right at a confidence, as a rising function learnt from the reference.
+    """How often the model is right at a confidence, learnt from the reference: a logistic curve of its log odds.
 
-    Source: B. Zadrozny and C. Elkan, "Transforming classifier scores into accurate multiclass probability estimates",
-    KDD 2002.
+    Two numbers are all that is learnt, so that it says something sensible of confidences that the reference hardly has.
+
+    Source: J. Platt, "Probabilistic outputs for support vector machines and comparisons to regularized likelihood
+    methods", 1999.
     """
 
-    def __init__(self, confidence: Floats, *, is_correct: Floats, weight: Floats | None = None) -> None:
+    def __init__(self, confidence: Floats, *, is_correct: Floats) -> None:
         """Fit on confidences and whether each was right, shape ``(N,)`` each; at least one."""
-        self._curve = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip")
-        self._curve.fit(confidence, is_correct, sample_weight=weight)
+        self._always = float(is_correct[0]) if (is_correct == is_correct[0]).all() else None
+        self._curve = LogisticRegression(C=WEAK)
+        if self._always is None:
+            self._curve.fit(_log_odds(confidence), is_correct)
+        self._confidence = confidence
 
     def __call__(self, confidence: Floats) -> Floats:
         """Chance of being right at each confidence, shape ``(N,)``."""
-        return np.asarray(self._curve.predict(confidence), np.float64)
+        if self._always is not None:
+            return np.full(len(confidence), self._always)
+        return np.asarray(self._curve.predict_proba(_log_odds(confidence))[:, 1], np.float64)
+
+    def deviation(self, confidence: Floats) -> float:
+        """Standard deviation of the mean chance at these confidences, had the reference been another sample."""
+        if self._always is not None:
+            return 0.0
+        gradient = self._slopes(confidence).mean(axis=0)
+        information = self._slopes(self._confidence).T @ _design(self._confidence)
+        return math.sqrt(max(float(gradient @ np.linalg.pinv(information) @ gradient), 0.0))
+
+    def _slopes(self, confidence: Floats) -> Floats:
+        """How the chance moves with the curve's two numbers, shape ``(N, 2)``."""
+        chance = self(confidence)
+        return np.asarray((chance * (1 - chance))[:, None] * _design(confidence))
 
 
 @final
@@ -111,12 +131,12 @@ def confidences(probabilities: NDArray[np.float32]) -> Floats:
 
 
 def estimate_accuracy(
-    reference: Judged, confidence: Floats, *, level: float, margin: float, interval: float, seed: int
+    reference: Judged, confidence: Floats, *, level: float, margin: float, interval: float
 ) -> Estimate:
     """The accuracy on samples without labels: what the reference's calibrator expects of their confidence.
 
     The interval holds the accuracy that labels would show: it has the spread of right and wrong answers at these
-    confidences, and that of calibrators fitted on resampled references. It supposes that a confidence means what it
+    confidences, and that of the calibrator's own two numbers. It supposes that a confidence means what it
     meant in the reference.
 
     Args:
@@ -125,15 +145,13 @@ def estimate_accuracy(
         level: Chance of calling an unchanged model at risk.
         margin: Loss of accuracy that is allowed.
         interval: Confidence of the interval.
-        seed: Seeds the resampling.
 
     Source: J. Bialek et al., "Estimating model performance under covariate shift without labels", 2024
     (confidence-based performance estimation).
     """
     calibrator = Calibrator(reference.confidence, is_correct=reference.is_correct)
     chance = calibrator(confidence)
-    spread = _calibrator_spread(reference, confidence, seed=seed)
-    variance = float((chance * (1 - chance)).mean()) / len(confidence) + spread**2
+    variance = float((chance * (1 - chance)).mean()) / len(confidence) + calibrator.deviation(confidence) ** 2
     return _estimate(
         reference, float(chance.mean()), math.sqrt(variance), level=level, margin=margin, interval=interval
     )
@@ -190,17 +208,14 @@ def estimate_loss(
     )
 
 
-def _calibrator_spread(reference: Judged, confidence: Floats, *, seed: int) -> float:
-    """Standard deviation of the estimate over calibrators of resampled references."""
-    rng = np.random.default_rng(seed)
-    num = min(len(reference.confidence), MAX_FITTED)
-    values, counts = np.unique(np.round(confidence, 4), return_counts=True)  # a million samples, few confidences
-    told = []
-    for _ in range(NUM_RESAMPLES):
-        rows = rng.integers(0, len(reference.confidence), num)
-        calibrator = Calibrator(reference.confidence[rows], is_correct=reference.is_correct[rows])
-        told.append(float(calibrator(values) @ counts) / len(confidence))
-    return float(np.std(told)) * math.sqrt(num / len(reference.confidence))
+def _log_odds(confidence: Floats) -> Floats:
+    sure = np.clip(confidence, 1 - MOST_SURE, MOST_SURE)
+    return np.asarray((np.log(sure) - np.log1p(-sure))[:, None])
+
+
+def _design(confidence: Floats) -> Floats:
+    """One and the log odds, shape ``(N, 2)``."""
+    return np.concatenate([np.ones((len(confidence), 1)), _log_odds(confidence)], axis=1)
 
 
 def _estimate(

@@ -116,5 +116,4 @@ def _performance(
         level=level,
         margin=params.margin,
         interval=params.confidence,
-        seed=params.seed,
     )

@@ -12,7 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from datamill.drift import columns
-from datamill.drift.comparing import has_predictions, judged_answers, log_odds
+from datamill.drift.comparing import blunted, has_predictions, judged_answers, log_odds
 from datamill.drift.estimation import Calibrator, confidences
 from datamill.drift.multivariate import neighbour_distance
 from datamill.drift.observations import Observations, take
@@ -119,7 +119,7 @@ def _farthest(
     elif outcome.kind in ("embedding", "prediction"):
         name = "embeddings" if outcome.kind == "embedding" else "probabilities"
         samples = getattr(reference, name)[left], getattr(window, name)[right]
-        samples = samples if outcome.kind == "embedding" else (log_odds(samples[0]), log_odds(samples[1]))
+        samples = samples if outcome.kind == "embedding" else (blunted(samples[0]), blunted(samples[1]))
     else:
         return _surest_errors(window, num_examples=params.num_examples)
     base = samples[0][np.isfinite(samples[0]).all(axis=1)].astype(np.float64)

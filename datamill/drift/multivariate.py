@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.model_selection import StratifiedKFold
+from sklearn.neighbors import NearestNeighbors
 
 from datamill.drift.detectors import Finding, Sample, Setting
 
@@ -114,10 +115,8 @@ class Novelty:
 
 def neighbour_distance(rows_MD: Floats, *, base_ND: Floats) -> Floats:
     """Distance of each row to its ``NUM_NEIGHBOURS``-th neighbour in the base, shape ``(M,)``."""
-    place = min(NUM_NEIGHBOURS, len(base_ND)) - 1
-    blocks = (rows_MD[start : start + BLOCK_ROWS] for start in range(0, len(rows_MD), BLOCK_ROWS))
-    squares = [np.partition(square_distances(block, base_ND), place, axis=1)[:, place] for block in blocks]
-    return np.asarray(np.sqrt(np.concatenate(squares)))
+    neighbours = NearestNeighbors(n_neighbors=min(NUM_NEIGHBOURS, len(base_ND))).fit(base_ND)
+    return np.asarray(neighbours.kneighbors(rows_MD)[0][:, -1], np.float64)
 
 
 def savage_scores(values: Floats) -> Floats:

@@ -12,7 +12,7 @@ Seasonality = Literal["none", "hour", "weekday", "hour_and_weekday"]
 NumberTest = Literal["ks", "cvm", "psi", "tabular"]
 CategoryTest = Literal["chi2", "fet", "psi", "tabular"]
 JointTest = Literal["mmd", "novelty", "classifier", "lsdd", "online_mmd"]
-PredictionTest = Literal["ks", "cvm", "psi", "uncertainty", "novelty", "mmd", "classifier", "lsdd"]
+PredictionTest = Literal["ks", "cvm", "psi", "fet", "uncertainty", "novelty", "mmd", "classifier", "lsdd"]
 LabelTest = Literal["chi2", "fet", "psi"]
 ConceptTest = Literal["residual"]
 
@@ -31,7 +31,8 @@ class DetectorParams(Params):
     embedding: tuple[JointTest, ...]
     """The network's last hidden layer: mmd, novelty, classifier, lsdd, online_mmd."""
     prediction: tuple[PredictionTest, ...]
-    """Class probabilities: ks, cvm, psi for each class, uncertainty (entropy), novelty, mmd, classifier, lsdd."""
+    """Class probabilities: ks, cvm, psi, and fet (share of the predictions) for each class; uncertainty (entropy),
+    novelty, mmd, classifier, lsdd for all at once."""
     label: tuple[LabelTest, ...]
     """Class shares, once labels arrive: chi2, fet (two classes), psi."""
     concept: tuple[ConceptTest, ...]

@@ -117,14 +117,15 @@ def interval(*, value: float, low: float, high: float, reference: float, is_bad:
         return 40 + (one - left) / (right - left) * (width - 80)
 
     style = "bad" if is_bad else "good"
+    anchor = "end" if x(reference) > width * 0.8 else "start" if x(reference) < width * 0.2 else "middle"
     marks = [
-        f'<line class="rail" x1="{x(left):.1f}" x2="{x(right):.1f}" y1="26" y2="26"/>',
-        f'<line class="span {style}" x1="{x(low):.1f}" x2="{x(high):.1f}" y1="26" y2="26"/>',
-        f'<line class="level" x1="{x(reference):.1f}" x2="{x(reference):.1f}" y1="10" y2="42"/>',
-        f'<circle class="point {style}" cx="{x(value):.1f}" cy="26" r="7"/>',
+        f'<line class="rail" x1="{x(left):.1f}" x2="{x(right):.1f}" y1="31" y2="31"/>',
+        f'<line class="span {style}" x1="{x(low):.1f}" x2="{x(high):.1f}" y1="31" y2="31"/>',
+        f'<line class="level" x1="{x(reference):.1f}" x2="{x(reference):.1f}" y1="16" y2="46"/>',
+        f'<circle class="point {style}" cx="{x(value):.1f}" cy="31" r="7"/>',
         f'<text class="axis" x="{x(left):.1f}" y="58" text-anchor="middle">{left:.2f}</text>',
         f'<text class="axis" x="{x(right):.1f}" y="58" text-anchor="middle">{right:.2f}</text>',
-        f'<text class="axis" x="{x(reference):.1f}" y="58" text-anchor="middle">reference {reference:.3f}</text>',
+        f'<text class="axis" x="{x(reference):.1f}" y="11" text-anchor="{anchor}">reference {reference:.3f}</text>',
     ]
     return _svg(marks, label=f"{value:.3f}, from {low:.3f} to {high:.3f}", width=width, height=height)
 

@@ -193,7 +193,8 @@ def _examples(moved: Sequence[Outcome], *, window: Window, columns: Sequence[str
     for outcome in moved:
         for key in outcome.detail.get("examples", ()):
             if key in row_of:
-                why.setdefault(row_of[key], outcome.subject or KINDS[outcome.kind].lower())
+                subject = outcome.subject if outcome.kind == "input" else ""
+                why.setdefault(row_of[key], subject or f"{KINDS[outcome.kind].lower()} {outcome.subject}".strip())
     kept = {int(row): place for place, row in enumerate(window.kept.rows)}
     is_image = window.kept.inputs is not None and window.kept.inputs.ndim == 4
     if is_image:

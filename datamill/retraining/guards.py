@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 WINDOWS_KEPT = 1_000
 REQUESTS_KEPT = 1_000
+MAX_ATTEMPTS = 3  # to get one request answered
 
 Result = Literal["not needed", "refused", "requested", "trained", "failed"]
 
@@ -27,7 +28,9 @@ class Request(BaseModel):
         at: When.
         reasons: What asked for it.
         num_new: New samples since the request before.
+        window: The window that asked.
         is_sent: Whether whoever trains has been told.
+        attempts: How often it was asked for again, because nobody took it up or the training died.
         ended: ``pending`` until a training begins after it was sent; then ``started``, ``finished`` or ``failed``;
             ``expired`` where none began in time.
     """
@@ -38,8 +41,15 @@ class Request(BaseModel):
     at: datetime
     reasons: tuple[str, ...]
     num_new: int
+    window: str = ""
     is_sent: bool = False
+    attempts: int = 0
     ended: Literal["pending", "started", "finished", "failed", "expired"] = "pending"
+
+    @property
+    def event_id(self) -> str:
+        """Idempotency key of this attempt."""
+        return hashlib.sha256(f"{self.id}\n{self.attempts}".encode()).hexdigest()[:32]
 
 
 class State(BaseModel):
@@ -102,7 +112,7 @@ def decide(
         state: Before the window.
         verdict: Of the window.
         num_new: Samples of the window.
-        window: The window's id; one that was counted before is not counted again. Empty counts always.
+        window: The window's id; one that comes again is not counted again, and asks once. Empty is always another.
         now: Time of judging.
         is_training: Whether a training is at work in the workspace.
         params: The guards.
@@ -113,12 +123,23 @@ def decide(
         why = "nothing moved that asks for a training" if params.is_enabled else "retraining is switched off"
         return Decision("not needed", (why,)), state
     refusals = guards(state, verdict=verdict, now=now, is_training=is_training, params=params)
+    if window and any(one.window == window for one in state.requests):
+        refusals = (f"window {window} has asked already", *refusals)
     if refusals:
         return Decision("refused", refusals), state
     key = hashlib.sha256(f"{window}\n{now.isoformat()}\n{len(state.requests)}".encode()).hexdigest()[:32]
-    request = Request(id=key, at=now, reasons=wanted, num_new=state.num_new)
+    request = Request(id=key, at=now, reasons=wanted, num_new=state.num_new, window=window)
     after = state.model_copy(update={"num_new": 0, "requests": (*state.requests, request)[-REQUESTS_KEPT:]})
     return Decision("requested", wanted, request), after
+
+
+def revive(state: State, *, now: datetime, is_training: bool, params: RetrainParams) -> State:
+    """The state with requests that go unanswered as pending and unsent again, ``MAX_ATTEMPTS`` in all. Pure.
+
+    Unanswered are a request whose training died, and one that no training took up in time.
+    """
+    requests = [_revived(one, now=now, is_training=is_training, params=params) for one in state.requests]
+    return state.model_copy(update={"requests": tuple(requests)})
 
 
 def guards(
@@ -149,6 +170,19 @@ def guards(
     return tuple(refusals)
 
 
+def _revived(request: Request, *, now: datetime, is_training: bool, params: RetrainParams) -> Request:
+    if is_training or not (request.ended == "started" or _is_late(request, now=now, params=params)):
+        return request
+    if request.attempts + 1 >= MAX_ATTEMPTS:
+        return request.model_copy(update={"ended": "failed" if request.ended == "started" else "expired"})
+    again = {"ended": "pending", "is_sent": False, "attempts": request.attempts + 1, "at": now}
+    return request.model_copy(update=again)
+
+
+def _is_late(request: Request, *, now: datetime, params: RetrainParams) -> bool:
+    return request.ended == "pending" and now - request.at > timedelta(hours=params.start_within_h)
+
+
 def _counted(state: State, *, num_new: int, window: str) -> State:
     if window and window in state.windows:
         return state
@@ -160,9 +194,9 @@ def _aged(state: State, *, now: datetime, params: RetrainParams) -> State:
     """The state with requests of the future at ``now``, and those that nobody took up as expired."""
     requests = []
     for request in state.requests:
-        at = min(request.at, now)
-        is_late = request.ended == "pending" and now - at > timedelta(hours=params.start_within_h)
-        requests.append(request.model_copy(update={"at": at, "ended": "expired" if is_late else request.ended}))
+        aged = request.model_copy(update={"at": min(request.at, now)})
+        is_late = _is_late(aged, now=now, params=params)
+        requests.append(aged.model_copy(update={"ended": "expired"}) if is_late else aged)
     return state.model_copy(update={"requests": tuple(requests)})
 
 

@@ -14,7 +14,7 @@ class IncludeParams(Params):
     watched: str = Field(min_length=1)
     """Folder of the workspace, or absolute, whose files are copied."""
     into: str = Field(min_length=1)
-    """Folder below the source of ingest that they are copied into; ingest finds them there as new items."""
+    """Folder that they are copied into: the source of ingest, or one below it where that names no class."""
 
     @model_validator(mode="after")
     def _two_folders(self) -> "IncludeParams":
@@ -49,7 +49,7 @@ class RetrainParams(Params):
     period_days: float = Field(gt=0, le=3650)
     """Length of the budget's period (days)."""
     start_within_h: float = Field(gt=0, le=24 * 30)
-    """Time (hours) after which a request that no training took up no longer stands in the way."""
+    """Time (hours) after which a request that no training took up is told again, and after three times given up."""
     include: IncludeParams | None
     """How watched files become training data; null where ingest reads the watched folder itself."""
 

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from datamill import files
 from datamill.errors import StageError
-from datamill.retraining.guards import Decision, Request, State, decide
+from datamill.retraining.guards import Decision, Request, State, decide, revive
 from datamill.retraining.params import RetrainParams
 from datamill.settings import STATE
 
@@ -46,10 +46,23 @@ def consider(
     return decision
 
 
-def unsent(root: Path) -> Request | None:
-    """A request that whoever trains has not been told of: the process died in between, or nobody answered."""
+def unanswered(root: Path, *, now: datetime, params: RetrainParams, is_direct: bool = False) -> Request | None:
+    """A request to tell whoever trains of, again or for the first time: they were not told, or the training died.
+
+    Args:
+        root: The workspace.
+        now: Decides whether one was not taken up in time.
+        params: How long that is.
+        is_direct: The caller trains itself, so nobody else will take up what was told.
+    """
     with _locked(root):
-        return next((one for one in _load(root).requests if one.ended == "pending" and not one.is_sent), None)
+        before = _load(root)
+        is_busy = is_training(root)
+        state = revive(before, now=now, is_training=is_busy, params=params)
+        if state != before:
+            _save(root, state)
+        is_waiting = is_direct and not is_busy
+        return next((one for one in state.requests if one.ended == "pending" and (is_waiting or not one.is_sent)), None)
 
 
 def mark_sent(root: Path, request: Request) -> None:
@@ -65,7 +78,12 @@ def training(root: Path) -> Iterator[None]:
     with (root / TRAINING_LOCK).open("ab") as file:
         fcntl.flock(file, fcntl.LOCK_SH)  # the system lets go of it, however the process ends
         with _locked(root):
-            taken = {one.id for one in _load(root).requests if one.ended == "pending" and one.is_sent}
+            open_ = [
+                one
+                for one in _load(root).requests
+                if one.ended == "started" or (one.ended == "pending" and one.is_sent)
+            ]
+            taken = {one.id for one in open_}
             _update(root, taken, ended="started")
         try:
             yield

@@ -40,8 +40,8 @@ def logged(root):
 def test_a_verdict_reaches_every_channel_that_wants_it(root, capsys):
     configure(root, {"log": LOG, "screen": SCREEN})
     tell(root, AT_RISK, 0)
-    assert [message["topic"] for message in logged(root)] == ["input", "prediction", "performance-at-risk"]
-    page = logged(root)[2]
+    assert [message["topic"] for message in logged(root)] == ["performance-at-risk", "input", "prediction"]
+    page = logged(root)[0]
     assert page["links"] == {"report": "reports/windows/w0/report.html", "mlflow": "1/runs/0"}
     assert (page["workspace"], page["model"], page["severity"]) == ("flowers", "champion-1", "page")
     shown = capsys.readouterr().out

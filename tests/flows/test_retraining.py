@@ -93,6 +93,17 @@ def test_a_request_that_could_not_be_told_is_kept_and_told_once_later(root, trai
     assert len(trainings) == 1
 
 
+def test_a_training_that_did_not_even_begin_is_begun_the_next_time(root, trainings, monkeypatch):
+    with monkeypatch.context() as broken:
+        broken.setattr(flows.training, "train_model", lambda root: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            see(root, window="w0")
+    assert ended(root) == [("pending", True)]
+    see(root, CALM, hours=0.25, window="w1")
+    assert trainings == [str(root)]
+    assert ended(root) == [("finished", True)]
+
+
 def test_a_server_that_does_not_answer_loses_no_request(root, trainings, monkeypatch):
     emitted = []
     monkeypatch.setattr("flows.events.has_server", lambda: True)

@@ -16,6 +16,10 @@ def test_only_performance_at_risk_is_a_page():
     }
 
 
+def test_the_page_comes_first():
+    assert next(iter(alerts(AT_RISK))) == "performance-at-risk"
+
+
 def test_nothing_is_wrong_with_a_calm_window():
     assert alerts(CALM) == {}
 

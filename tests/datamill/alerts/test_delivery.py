@@ -1,12 +1,18 @@
+import json
+import tempfile
 import threading
 import time
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from datamill.alerts.channels import DeliveryError
 from datamill.alerts.channels.building import build
+from datamill.alerts.channels.jsonl import JsonLines
 from datamill.alerts.delivery import deliver, pause, tell_waiting
 from datamill.alerts.store import Store, Waiting
 from tests.verdicts import AT_RISK, CALM, HOUR, MOVED, START, alert_params, http_server, reading
@@ -56,7 +62,7 @@ def test_every_channel_gets_every_message_once_and_in_order(tmp_path):
     workspace.see(AT_RISK)
     for _ in range(3):
         assert workspace.deliver(one=one, two=two) == []
-    assert one.taken == two.taken == ["input drift", "prediction drift", "performance at risk"]
+    assert one.taken == two.taken == ["performance at risk", "input drift", "prediction drift"]
 
 
 def test_a_channel_that_fails_is_tried_again_later_and_later_and_gets_all_in_order(tmp_path):
@@ -69,7 +75,7 @@ def test_a_channel_that_fails_is_tried_again_later_and_later_and_gets_all_in_ord
         attempts[minutes] = len(channel.attempts)
     assert attempts == {0: 1, 0.5: 1, 1: 2, 2: 2, 2.5: 2, 3: 5}
     assert channel.attempts == [1, 2, 3, 1, 1]
-    assert channel.taken == ["input drift", "prediction drift", "performance at risk"]
+    assert channel.taken == ["performance at risk", "input drift", "prediction drift"]
 
 
 def test_pauses_double_up_to_the_longest():
@@ -150,12 +156,12 @@ def test_a_server_that_is_down_then_returns_500_then_recovers_gets_all_once_and_
         assert work(CALM, 2)[0].error == "HTTP status 500"
         assert work(CALM, 3) == []
         assert hook.titles == [
+            "flowers: performance at risk",
             "flowers: input drift",
             "flowers: prediction drift",
-            "flowers: performance at risk",
+            "flowers: performance at risk (recovered)",
             "flowers: input drift (recovered)",
             "flowers: prediction drift (recovered)",
-            "flowers: performance at risk (recovered)",
         ]
         assert len({headers["Idempotency-Key"] for headers, _ in hook.requests}) == 6
 
@@ -178,6 +184,43 @@ def test_the_words_of_a_library_are_not_kept_because_they_may_hold_a_secret(tmp_
     tell_waiting(waiting)
     assert capsys.readouterr().err == "  warning: channel one: 1 messages wait (ValueError) and are tried again later\n"
     assert b"s3cr3t" not in (workspace.store.folder / "alerts.db").read_bytes()
+
+
+class Unreliable:
+    """A channel that fails before, or dies after, a message is taken."""
+
+    def __init__(self, channel, fates):
+        self.channel, self.fates = channel, list(fates)
+
+    def send(self, message, *, attempt):
+        fate = self.fates.pop(0) if self.fates else "taken"
+        if fate == "failed":
+            raise DeliveryError("HTTP status 500")
+        self.channel.send(message, attempt=attempt)
+        if fate == "died":
+            raise SystemExit  # ends the thread as a kill ends the process: nothing is remembered
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@settings(max_examples=12, deadline=None)
+@given(
+    windows=st.lists(st.sampled_from([AT_RISK, MOVED, CALM]), min_size=1, max_size=3),
+    fates=st.lists(st.sampled_from(["taken", "failed", "died"]), max_size=8),
+)
+def test_whatever_fails_or_dies_a_file_holds_every_message_once_and_in_order(windows, fates):
+    with tempfile.TemporaryDirectory() as name:
+        workspace = Workspace(Path(name), "clean", "log", first_retry_s=0)
+        clean, log = JsonLines(Path(name) / "clean.jsonl"), JsonLines(Path(name) / "log.jsonl")
+        unreliable = Unreliable(log, fates)
+        for seen in windows:
+            workspace.see(seen)
+            workspace.deliver(clean=clean, log=unreliable)
+        while workspace.store.waiting({"log": ("page", "notice")}):
+            workspace.deliver(log=unreliable)
+        paths = [Path(name) / f"{one}.jsonl" for one in ("clean", "log")]
+        expected, found = (path.read_text().splitlines() if path.exists() else [] for path in paths)
+        assert found == expected
+        assert len({json.loads(line)["id"] for line in found}) == len(found)
 
 
 @pytest.mark.parametrize("name", ["one", "two"])

@@ -49,7 +49,7 @@ def test_what_comes_back_after_its_recovery_is_raised_at_once():
 
 def test_a_notice_does_not_hold_back_the_page():
     told, _ = play([(MOVED, 0), (AT_RISK, 0.1)])
-    assert told[1] == [("counted", "input"), ("raised", "prediction"), ("raised", "performance-at-risk")]
+    assert told[1] == [("raised", "performance-at-risk"), ("counted", "input"), ("raised", "prediction")]
 
 
 def test_a_window_that_cannot_be_judged_is_no_recovery():
@@ -64,9 +64,9 @@ def test_alerts_of_a_model_that_is_no_longer_watched_are_closed():
     told, state = play([(AT_RISK, 0, "champion-1"), (MOVED, 1, "champion-2")])
     assert told[1] == [
         ("raised", "input"),
+        ("replaced", "performance-at-risk"),
         ("replaced", "input"),
         ("replaced", "prediction"),
-        ("replaced", "performance-at-risk"),
     ]
     assert [episode.model for episode in state.episodes.values()] == ["champion-2"]
 

@@ -1,8 +1,13 @@
+import re
+
 import pytest
+import yaml
 from pydantic import ValidationError
 
+from datamill import config
 from datamill.alerts.params import AlertParams
 from datamill.errors import ParamsError
+from datamill.retraining import IncludeParams, RetrainParams
 from datamill.watchfile import load_section
 from tests.verdicts import alert_params
 
@@ -67,7 +72,7 @@ def test_no_error_shows_what_may_be_a_secret(channel, tmp_path):
         alert_params({"ops": channel})
     assert "s3cr3t" not in str(caught.value)
     values = alert_params().model_dump() | {"channels": {"ops": channel}}
-    (tmp_path / "watch.yaml").write_text(yaml(values))
+    (tmp_path / "watch.yaml").write_text(yaml.safe_dump({"alerts": values}))
     with pytest.raises(ParamsError) as told:
         load_section(tmp_path, "alerts", AlertParams)
     assert "s3cr3t" not in str(told.value)
@@ -75,7 +80,9 @@ def test_no_error_shows_what_may_be_a_secret(channel, tmp_path):
 
 def test_the_error_of_a_file_names_the_field_and_the_way_out(tmp_path):
     channel = {"kind": "apprise", **COMMON, "url_variable": "slack://s3cr3t/a/b"}
-    (tmp_path / "watch.yaml").write_text(yaml(alert_params().model_dump() | {"channels": {"ops": channel}}))
+    (tmp_path / "watch.yaml").write_text(
+        yaml.safe_dump({"alerts": alert_params().model_dump() | {"channels": {"ops": channel}}})
+    )
     with pytest.raises(ParamsError) as told:
         load_section(tmp_path, "alerts", AlertParams)
     assert "alerts.channels.ops.apprise.url_variable is <not shown>: " in str(told.value)
@@ -108,7 +115,11 @@ def test_a_name_without_a_password_is_refused():
         alert_params({"mail": {**SMTP, "password_variable": None}})
 
 
-def yaml(values):
-    from yaml import safe_dump
-
-    return safe_dump({"alerts": values})
+def test_what_the_documentation_shows_is_valid(repository):
+    text = (repository / "docs/alerts.md").read_text()
+    blocks = re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL)
+    sections = {name: values for block in blocks for name, values in config.parse_yaml(block).items()}
+    assert len(AlertParams.model_validate(sections["alerts"]).channels) == 7
+    assert RetrainParams.model_validate(sections["retrain"]).include is None
+    (included,) = re.findall(r"`include: (\{.*?\})`", text)
+    assert IncludeParams.model_validate(config.parse_yaml(included)).into == "images"

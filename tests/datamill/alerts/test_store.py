@@ -38,8 +38,8 @@ def test_messages_wait_in_order_for_each_channel_that_wants_them(store):
     record(store, AT_RISK, 1, hours=0.5)
     assert drained(store, "all") == [
         "flowers: input drift",
-        "flowers: prediction drift",
         "flowers: performance at risk",
+        "flowers: prediction drift",
     ]
     assert drained(store, "pager") == ["flowers: performance at risk"]
     assert drained(store, "all") == []
@@ -78,6 +78,14 @@ def test_a_new_channel_is_not_told_what_was_told_before(store):
     assert store.next_for("late", severities=("page",)).message.severity == "page"
 
 
+def test_a_channel_that_comes_to_want_more_is_not_told_the_past(store):
+    record(store, MOVED, 0)
+    assert store.next_for("pager", severities=("page",)) is None
+    assert store.next_for("pager", severities=("page", "notice")) is None
+    record(store, AT_RISK, 1)
+    assert store.next_for("pager", severities=("page", "notice")).message.event == "raised"
+
+
 def test_attempts_are_counted_before_they_end_and_forgotten_after_success(store):
     record(store, MOVED, 0)
     store.begin_attempt("all")
@@ -101,7 +109,7 @@ def test_what_is_delivered_is_forgotten_in_time_and_what_waits_is_not(store):
     with sqlite3.connect(store.folder / "alerts.db") as database:
         kept = [row[0] for row in database.execute("SELECT number FROM messages ORDER BY number")]
     database.close()
-    assert kept == [4]  # the page, which the pager has not got
+    assert kept == [2, 3, 4]  # from the page on, which the pager has not got
     assert drained(store, "pager") == ["flowers: performance at risk"]
 
 

@@ -23,7 +23,7 @@ VALUES: dict[str, Any] = {
         "categories": ["chi2"],
         "joint": ["mmd"],
         "embedding": ["mmd"],
-        "prediction": ["ks", "novelty"],
+        "prediction": ["ks", "fet", "novelty"],
         "label": ["chi2"],
         "concept": ["residual"],
     },

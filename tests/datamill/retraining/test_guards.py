@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from datamill.retraining import RetrainParams
-from datamill.retraining.guards import State, causes, decide
+from datamill.retraining.guards import State, causes, decide, revive
 from tests.verdicts import AT_RISK, CALM, HOUR, MOVED, START, outcome, verdict
 
 
@@ -137,6 +137,14 @@ def test_a_window_counts_once():
     assert watch.see(AT_RISK, hours=0, window="w1").result == "requested"
 
 
+def test_a_window_asks_once():
+    watch = Watch(cooldown_h=0, min_new_samples=0, max_trainings=9)
+    assert watch.see(AT_RISK, hours=0, window="w0").result == "requested"
+    watch.end()
+    assert watch.see(AT_RISK, hours=1, window="w0").reasons == ("window w0 has asked already",)
+    assert watch.see(AT_RISK, hours=1, window="w1").result == "requested"
+
+
 def test_a_request_that_no_training_takes_up_stands_in_the_way_for_a_while_only():
     watch = Watch(max_trainings=1)
     watch.see(AT_RISK, hours=0)
@@ -150,6 +158,32 @@ def test_a_training_whose_process_died_does_not_stand_in_the_way():
     watch.see(AT_RISK, hours=0)
     watch.end("started")
     assert watch.see(AT_RISK, hours=24).result == "requested"
+
+
+def test_a_training_that_died_is_asked_for_again_but_not_for_ever():
+    watch = Watch()
+    watch.see(AT_RISK, hours=0)
+    ids = []
+    for attempt in range(3):
+        watch.end("started")
+        again = revive(watch.state, now=START + attempt * HOUR, is_training=True, params=watch.params)
+        assert again == watch.state  # it may be the one that is at work
+        watch.state = revive(watch.state, now=START + attempt * HOUR, is_training=False, params=watch.params)
+        (request,) = watch.state.requests
+        ids.append((request.ended, request.attempts, request.event_id))
+    assert [one[:2] for one in ids] == [("pending", 1), ("pending", 2), ("failed", 2)]
+    assert ids[0][2] != ids[1][2]
+
+
+def test_a_request_that_nobody_took_up_is_told_again_then_given_up():
+    watch = Watch()
+    watch.see(AT_RISK, hours=0)
+    seen = []
+    for hours in (2, 3, 4, 5.1, 8):
+        watch.state = revive(watch.state, now=START + hours * HOUR, is_training=False, params=watch.params)
+        (request,) = watch.state.requests
+        seen.append((request.ended, request.attempts))
+    assert seen == [("pending", 0), ("pending", 1), ("pending", 1), ("pending", 2), ("expired", 2)]
 
 
 def test_a_clock_that_jumps_back_shortens_no_guard_and_blocks_for_no_longer_than_they_do():
@@ -176,11 +210,11 @@ def test_wrong_parameters_are_told(changes, message):
 
 steps = st.lists(
     st.tuples(
-        st.sampled_from([AT_RISK, MOVED, CALM]),
-        st.floats(-100, 100),  # hours; negative where the clock jumps back
-        st.integers(0, 200),
-        st.sampled_from(["", "started", "finished", "failed"]),  # what becomes of the latest request before the window
-        st.booleans(),
+        st.sampled_from([AT_RISK, AT_RISK, AT_RISK, MOVED, CALM]),
+        st.floats(-20, 60),  # hours; negative where the clock jumps back
+        st.integers(50, 200),
+        st.sampled_from(["", "started", "finished", "failed"]),  # what became of the latest request
+        st.sampled_from([False, False, True]),
     ),
     max_size=40,
 )

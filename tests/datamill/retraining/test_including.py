@@ -1,18 +1,23 @@
 import os
 import time
 
+import cv2
+import numpy as np
 import pytest
 
 from datamill.errors import StageError
 from datamill.retraining import IncludeParams
 from datamill.retraining.including import include
+from datamill.sources import listing
+from datamill.sources.stores import Store
+from tests.datamill.sources.rerun import Workspace
 
 PARAMS = IncludeParams(watched="incoming", into="images")
 
 
-def write(path, text, *, age_s=60.0):
+def write(path, content, *, age_s=60.0):
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
     then = time.time() - age_s
     os.utime(path, (then, then))
 
@@ -69,3 +74,29 @@ def test_hidden_files_links_and_files_still_being_written_wait(tmp_path):
 def test_a_missing_watched_folder_is_told(tmp_path):
     with pytest.raises(StageError, match=r"retrain\.include\.watched is 'incoming', and there is no such folder"):
         include(tmp_path, PARAMS)
+
+
+def test_the_next_ingest_opens_the_new_files_and_no_other(tmp_path, monkeypatch):
+    monkeypatch.setattr(listing, "SETTLED_S", -1000.0)  # trust files that were just written
+    opened, real = [], Store.read
+    monkeypatch.setattr(Store, "read", lambda store, file: (opened.append(file.key), real(store, file))[1])
+
+    def png(brightness):
+        return cv2.imencode(".png", np.full((6, 6), brightness, np.uint8))[1].tobytes()
+
+    for number in range(12):
+        write(tmp_path / "images" / ("cat", "dog")[number % 2] / f"{number}.png", png(number))
+    source = {"kind": "image_folder", "path": str(tmp_path / "images"), "group_from": "none"}
+    workspace = Workspace(tmp_path / "ingested", source)
+    assert workspace.ingest()["num_samples"] == 12
+    opened.clear()
+    write(tmp_path / "incoming/cat/1.png", png(100))
+    write(tmp_path / "incoming/dog/1.png", png(101))
+    include(tmp_path, PARAMS)
+    assert workspace.ingest()["classes"] == {"cat": 7, "dog": 7}
+    assert opened == ["cat/watched-1.png", "dog/watched-1.png"]
+    assert workspace.content() == workspace.fresh_content()
+    opened.clear()
+    include(tmp_path, PARAMS)
+    workspace.ingest()
+    assert opened == []

@@ -24,6 +24,10 @@ def consider(root, *, hours=0.0, **changes):
     )
 
 
+def unanswered(root, *, hours=0.0):
+    return requests.unanswered(root, now=START + hours * HOUR, params=retrain_params())
+
+
 def ended(root):
     text = (root / ".datamill/watch/retraining.json").read_bytes()
     return [request.ended for request in requests.State.model_validate_json(text).requests]
@@ -31,9 +35,9 @@ def ended(root):
 
 def test_a_request_waits_on_disk_until_somebody_was_told(tmp_path):
     request = consider(tmp_path).request
-    assert requests.unsent(tmp_path) == request
+    assert unanswered(tmp_path) == request
     requests.mark_sent(tmp_path, request)
-    assert requests.unsent(tmp_path) is None
+    assert unanswered(tmp_path) is None
     assert ended(tmp_path) == ["pending"]
 
 
@@ -68,6 +72,24 @@ def test_while_a_training_is_at_work_there_is_no_other_and_a_killed_one_blocks_n
         process.kill()
         process.wait()
     assert consider(tmp_path, hours=1).result == "requested"
+
+
+def test_a_request_whose_training_was_killed_is_asked_for_again_once_it_is_dead(tmp_path):
+    request = consider(tmp_path).request
+    requests.mark_sent(tmp_path, request)
+    process = subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE)
+    with process, process.stdout:
+        assert process.stdout.readline() == b"training\n"
+        assert unanswered(tmp_path) is None
+        process.kill()
+        process.wait()
+    again = unanswered(tmp_path)
+    assert (again.id, again.attempts, again.is_sent) == (request.id, 1, False)
+    requests.mark_sent(tmp_path, again)
+    with requests.training(tmp_path):
+        pass
+    assert ended(tmp_path) == ["finished"]
+    assert unanswered(tmp_path, hours=1) is None
 
 
 def test_two_trainings_that_wait_for_each_other_both_count(tmp_path):
