@@ -19,7 +19,6 @@ from datamill.watchfile import WATCH_FILE
 from flows import events
 
 CHANGED = "datamill.champion.changed"
-TIMEOUT_S = 10.0  # for a server to store an event
 
 
 def challenge(root: Path, *, now: datetime) -> Decision | None:
@@ -101,7 +100,6 @@ def _emit(root: Path, entry: history.Entry) -> None:
         labels={"action": entry["action"], "model": entry["to"]},
         payload={key: entry[key] for key in ("number", "time", "who", "action", "from", "to", "because", "seal")},
         at=datetime.fromisoformat(entry["time"]),
-        timeout_s=TIMEOUT_S,
     )
 
 
