@@ -81,9 +81,10 @@ def announce(root: Path) -> None:
     """
     noted = root / STATE / "promotion.announced"
     entries = history.read(root)
-    untold = history.after(entries, seal=noted.read_text(encoding="utf-8") if noted.exists() else "")
+    if not noted.exists():  # in a clone, what others decided long ago is no news
+        noted.write_text(entries[-1]["previous"] if entries else history.BEGINNING, encoding="utf-8")
     try:
-        for entry in untold:
+        for entry in history.after(entries, seal=noted.read_text(encoding="utf-8")):
             if events.has_server() and entry["action"] != "refused" and entry["from"] != entry["to"]:
                 _emit(root, entry)
             noted.write_text(entry["seal"], encoding="utf-8")

@@ -150,6 +150,17 @@ def test_a_new_champion_is_an_event_and_a_refusal_is_none(root, monkeypatch):
     assert labels == {"action": "promoted", "model": entry["to"]}
 
 
+def test_in_a_clone_old_decisions_are_no_news(root, monkeypatch):
+    promoting.challenge(root, now=NOW)
+    write_workspace(root, bias=GOOD)
+    newest = promoting.challenge(root, now=NOW)
+    assert newest.promotes
+    (root / ".datamill/promotion.announced").unlink()
+    server = Server(monkeypatch)
+    promoting.announce(root)
+    assert [json.loads(payload)["number"] for _, _, payload, _ in server.heard] == [2]
+
+
 def test_a_server_that_was_away_hears_of_the_change_the_next_time_and_once(root, monkeypatch, capsys):
     server = Server(monkeypatch)
     server.is_well = False
