@@ -19,7 +19,6 @@ from datamill.watchfile import WATCH_FILE
 from flows import events
 
 CHANGED = "datamill.champion.changed"
-TIMEOUT_S = 10.0  # for a server to store an event
 
 
 def challenge(root: Path, *, now: datetime) -> Decision | None:
@@ -82,9 +81,10 @@ def announce(root: Path) -> None:
     """
     noted = root / STATE / "promotion.announced"
     entries = history.read(root)
-    untold = history.after(entries, seal=noted.read_text(encoding="utf-8") if noted.exists() else "")
+    if not noted.exists():  # in a clone, what others decided long ago is no news
+        noted.write_text(entries[-1]["previous"] if entries else history.BEGINNING, encoding="utf-8")
     try:
-        for entry in untold:
+        for entry in history.after(entries, seal=noted.read_text(encoding="utf-8")):
             if events.has_server() and entry["action"] != "refused" and entry["from"] != entry["to"]:
                 _emit(root, entry)
             noted.write_text(entry["seal"], encoding="utf-8")
@@ -101,7 +101,6 @@ def _emit(root: Path, entry: history.Entry) -> None:
         labels={"action": entry["action"], "model": entry["to"]},
         payload={key: entry[key] for key in ("number", "time", "who", "action", "from", "to", "because", "seal")},
         at=datetime.fromisoformat(entry["time"]),
-        timeout_s=TIMEOUT_S,
     )
 
 

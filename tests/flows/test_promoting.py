@@ -1,5 +1,6 @@
 """The commands ``promote`` and ``rollback``, and the decision after a training flow."""
 
+import inspect
 import json
 import subprocess
 from datetime import UTC, datetime
@@ -124,13 +125,16 @@ class Server:
     def __init__(self, monkeypatch):
         self.is_well = True
         self.heard = []
+        self.signature = inspect.signature(events.emit)
         monkeypatch.setattr(events, "has_server", lambda: True)
         monkeypatch.setattr(events, "emit", self.emit)
 
-    def emit(self, name, *, root, event_id, labels, payload, at, timeout_s):
+    def emit(self, *arguments, **named):
+        given = self.signature.bind(*arguments, **named).arguments
+        assert set(given) == set(self.signature.parameters)
         if not self.is_well:
             raise ConnectionError("http://ada:secret@somewhere")
-        self.heard.append((name, event_id, json.dumps(payload), dict(labels)))
+        self.heard.append((given["name"], given["event_id"], json.dumps(given["payload"]), dict(given["labels"])))
 
 
 def test_a_new_champion_is_an_event_and_a_refusal_is_none(root, monkeypatch):
@@ -144,6 +148,17 @@ def test_a_new_champion_is_an_event_and_a_refusal_is_none(root, monkeypatch):
     assert event_id == entry["seal"][:32]
     assert json.loads(payload)["to"] == entry["to"]
     assert labels == {"action": "promoted", "model": entry["to"]}
+
+
+def test_in_a_clone_old_decisions_are_no_news(root, monkeypatch):
+    promoting.challenge(root, now=NOW)
+    write_workspace(root, bias=GOOD)
+    newest = promoting.challenge(root, now=NOW)
+    assert newest.promotes
+    (root / ".datamill/promotion.announced").unlink()
+    server = Server(monkeypatch)
+    promoting.announce(root)
+    assert [json.loads(payload)["number"] for _, _, payload, _ in server.heard] == [2]
 
 
 def test_a_server_that_was_away_hears_of_the_change_the_next_time_and_once(root, monkeypatch, capsys):
