@@ -62,6 +62,7 @@ EVALUATE_CALIBRATION = Artifact(
 )
 EVALUATE_SLICES = Artifact("reports/evaluate/slices.csv", in_git=True, logged=True)
 EVALUATE_MISTAKES = Artifact("reports/evaluate/mistakes.png", logged=True)
+EVALUATE_REFERENCE = Artifact("models/evaluate/reference")  # what the model was measured on, to compare new data with
 
 EXPORT_EXAMPLE = Artifact("models/export/example.npy")  # one input of the model, shape (1, ...)
 EXPORT_MODEL = Artifact("models/export/model.onnx", example=EXPORT_EXAMPLE.path)

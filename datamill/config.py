@@ -2,9 +2,10 @@
 
 import difflib
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic import ValidationError
 from ruamel.yaml import YAML
@@ -15,6 +16,19 @@ from datamill.errors import ParamsError
 from datamill.stage import Params, Stage
 
 PARAMS_FILE = "params.yaml"
+CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")  # of an address; no message repeats them
+
+
+class Section(Protocol):
+    """A section of a file of parameters: a stage's, or one that says how the model is watched."""
+
+    @property
+    def name(self) -> str:
+        """Its key in the file."""
+
+    @property
+    def params(self) -> type[Params]:
+        """What it must hold."""
 
 
 def read_params(root: Path) -> dict[str, Any]:
@@ -81,16 +95,16 @@ def set_params(assignments: Iterable[str], *, stages: Iterable[Stage], root: Pat
 
 
 def check_params(
-    sections: dict[str, Any], *, stages: Iterable[Stage], path: Path, others: Iterable[str] = ()
+    sections: dict[str, Any], *, stages: Iterable[Section], path: Path, others: Iterable[str] = (), what: str = "stage"
 ) -> dict[str, Params]:
-    """The checked parameters of every stage; ``path`` is only named in errors.
+    """The checked parameters of every stage, or of whatever the sections are of; ``path`` is only named in errors.
 
     Raises:
         ParamsError: Lists every fault of every section at once.
     """
     stages = list(stages)
     names = [*(stage.name for stage in stages), *others]
-    faults = [f"section {name!r} is no stage{_nearest(name, names)}" for name in sections if name not in names]
+    faults = [f"section {name!r} is no {what}{_nearest(name, names)}" for name in sections if name not in names]
     params: dict[str, Params] = {}
     for stage in stages:
         if stage.name not in sections:
@@ -137,14 +151,15 @@ def _plain(value: Any) -> Any:
     return [_plain(one) for one in value] if isinstance(value, list) else getattr(value, "value", value)
 
 
-def _describe(stage: Stage, fault: Any) -> str:
+def _describe(stage: Section, fault: Any) -> str:
     place = ".".join([stage.name, *(str(part) for part in fault["loc"])])
     if fault["type"] == "extra_forbidden":
         known = _field_names(stage.params)
         return f"{place} is not a parameter{_nearest(str(fault['loc'][-1]), known)}"
     if fault["type"] == "missing":
         return f"{place} is missing"
-    return f"{place} is {fault['input']!r}: {fault['msg'][0].lower()}{fault['msg'][1:]}"
+    shown = CREDENTIALS.sub("", repr(fault["input"]))
+    return f"{place} is {shown}: {fault['msg'][0].lower()}{fault['msg'][1:]}"
 
 
 def _field_names(model: Any) -> list[str]:

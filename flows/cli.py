@@ -4,9 +4,12 @@ import os
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from datamill.promotion.reasons import Decision
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -71,10 +74,7 @@ def run(
     debug: Debug = False,
 ) -> None:
     """Bring the workspace up to date; only what changed is done again."""
-    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")  # its first start makes a database
-    if not debug:  # on the console, errors are told as one message below; Prefect's own log has their tracebacks
-        os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    _prepare_prefect(debug=debug)
     from datamill import config
     from tasks import PIPELINE
 
@@ -92,6 +92,41 @@ def run(
     executed = sum(status == "executed" for status in statuses.values())
     typer.echo(f"up to date: {executed} of {len(statuses)} stages ran, {len(statuses) - executed} were cached")
     typer.echo("see `datamill report` for the result, `datamill ui` for runs and curves")
+
+
+@app.command()
+@clear_errors
+def watch(
+    every: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="Look again and again.", show_default="once", min=1)
+    ] = None,
+    once: Annotated[bool, typer.Option("--once", help="Look once; the default.")] = False,
+    source: Annotated[
+        str | None, typer.Option(metavar="PATH", help="Read this.", show_default="source.data.path of watch.yaml")
+    ] = None,
+    root: Root = Path(),
+    debug: Debug = False,
+) -> None:
+    """Judge new data against what the model was measured on: what moved, and whether it matters."""
+    _prepare_prefect(debug=debug)
+    import time
+
+    from datamill.errors import ParamsError
+    from datamill.monitoring.config import load_watch
+    from flows.showing import show_pass
+
+    if once and every is not None:
+        raise ParamsError("--once and --every contradict each other; give one of them")
+    load_watch(root.resolve())  # a typo is told before Prefect takes seconds to start
+    from flows.interrupting import exit_at_interrupt
+    from flows.monitoring import watch_drift
+
+    exit_at_interrupt()
+    while True:
+        show_pass(watch_drift(root=str(root.resolve()), source=source), root=root)
+        if every is None:
+            return
+        time.sleep(every)
 
 
 @app.command()
@@ -188,6 +223,88 @@ def ui(
     from flows.servers import serve
 
     serve(root=root, mlflow_port=mlflow_port, prefect_port=prefect_port)
+
+
+@app.command()
+@clear_errors
+def promote(
+    forced: Annotated[bool, typer.Option("--force", help="Promote whatever the evidence says.")] = False,
+    because: Annotated[str, typer.Option(help="Your reason; kept in the history.")] = "",
+    dry: Annotated[bool, typer.Option("--dry", help="Only judge; record and change nothing.")] = False,
+    root: Root = Path(),
+    debug: Debug = False,
+) -> None:
+    """Judge the trained model against the champion, and let it take its place if it is better."""
+    from datetime import UTC, datetime
+
+    from datamill.promotion import promoting
+    from flows.promoting import announce, author, require_policy
+
+    root = root.resolve()
+    outcome = promoting.promote(
+        root,
+        policy=require_policy(root),
+        author=author(root),
+        now=datetime.now(UTC),
+        is_forced=forced,
+        because=because,
+        is_dry=dry,
+    )
+    _tell_reasons(outcome.decision)
+    if not dry:
+        announce(root)
+    before = f"champion {outcome.champion}" if outcome.champion else "no champion yet"
+    if dry:
+        would = "would" if outcome.decision.promotes else "would not"
+        typer.echo(f"{before}; challenger {outcome.challenger} {would} be promoted; nothing was done")
+    elif outcome.decision.promotes:
+        typer.echo(f"{outcome.challenger} is champion ({before} until now)")
+    else:
+        typer.echo(f"{outcome.challenger} was refused; {before}")
+        raise typer.Exit(1)
+
+
+@app.command()
+@clear_errors
+def rollback(
+    because: Annotated[str, typer.Option(help="Your reason; kept in the history.")],
+    to: Annotated[
+        str | None, typer.Option(metavar="VERSION", help="A champion that is kept.", show_default="the one before")
+    ] = None,
+    root: Root = Path(),
+    debug: Debug = False,
+) -> None:
+    """Make an earlier champion the champion again, byte for byte."""
+    from datetime import UTC, datetime
+
+    from datamill.promotion import promoting
+    from flows.promoting import announce, author
+
+    root = root.resolve()
+    outcome = promoting.rollback(root, to=to, because=because, author=author(root), now=datetime.now(UTC))
+    announce(root)
+    typer.echo(f"{outcome.challenger} is champion again (instead of {outcome.champion})")
+
+
+def _tell_reasons(decision: "Decision") -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("check", "", "found", "needed"):
+        table.add_column(column, overflow="fold")
+    for reason in decision.reasons:
+        verdict = "[green]passes[/]" if reason.passes else "[red]refuses[/]"
+        table.add_row(reason.check, verdict, escape(reason.found), escape(reason.needed))
+    Console().print(table)
+
+
+def _prepare_prefect(*, debug: bool) -> None:
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")  # its first start makes a database
+    if not debug:  # on the console, errors are told as one message below; Prefect's own log has their tracebacks
+        os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
 
 
 def _tell_forecast(root: Path, *, target: str | None) -> None:

@@ -3,6 +3,7 @@
 import random
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
 from prefect import flow, get_run_logger, task
@@ -14,6 +15,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from datamill import config, dvcfile
 from datamill.execute import load_metrics
+from datamill.promotion.params import read_policy
 from datamill.retraining.requests import training
 from datamill.settings import Settings
 from datamill.tracking import Session, Tracker, numbers, redact, tracking_uri
@@ -21,6 +23,7 @@ from flows.dvc import LockedError, Outcome, reproduce, stage_environment
 from flows.forecasting import settled
 from flows.graph import needed_by, prepare
 from flows.interrupting import stages_end_with_it
+from flows.promoting import challenge
 from flows.relaying import relaying
 
 MAX_STAGES_AT_ONCE = 2  # the graph is never wider where work is heavy
@@ -83,6 +86,7 @@ def train_model(root: str = ".", target: str | None = None) -> dict[str, str]:
     """
     workspace = Path(root).resolve()
     prepare(workspace)
+    read_policy(workspace)  # its faults are told before any work, not after
     chosen = needed_by(target)
     session = Session(str(flow_run.get_id() or f"flow-{random.getrandbits(48):x}"), str(flow_run.get_name() or "flow"))
     with training(workspace), relaying(workspace), stages_end_with_it():
@@ -98,6 +102,8 @@ def train_model(root: str = ".", target: str | None = None) -> dict[str, str]:
     for outcome in outcomes.values():
         if isinstance(outcome, BaseException):
             raise outcome
+    if "export" in statuses:
+        challenge(workspace, now=datetime.now(UTC))
     return statuses
 
 

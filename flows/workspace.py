@@ -7,6 +7,7 @@ from pathlib import Path
 
 from datamill import config, dvcfile
 from datamill.errors import ParamsError
+from datamill.watchfile import WATCH_FILE
 from tasks import PIPELINE
 from tasks.__main__ import rendered
 
@@ -30,15 +31,17 @@ everything else follows from it.
 datamill run                              # bring everything up to date; a second call does only what changed
 datamill run --set train.epochs=3         # change a parameter, then run
 datamill report                           # what came out
+datamill watch                            # does new data still look like what the model was measured on?
 datamill trace SAMPLE_ID                  # what happened to one sample, and why
 datamill ui                               # MLflow and Prefect in the browser
 dvc repro                                 # the same through DVC alone, with datamill's environment active
 ```
 
 Point `ingest.source` in `params.yaml` at your data: `image_folder` (one folder per class), `table` (CSV or Parquet with
-a target column), `idx` (MNIST files) or `bundled`. Commit `params.yaml`, `dvc.yaml`, `dvc.lock` and `reports/` to Git;
-`dvc push` stores data and models at the remote named in `.dvc/config`. To version raw data that lies in this folder as
-well, `dvc add` it.
+a target column), `idx` (MNIST files) or `bundled`. `watch.yaml` says where new data comes from, once there is a model,
+and whom to tell. Commit `params.yaml`, `watch.yaml`, `dvc.yaml`, `dvc.lock` and `reports/` to Git; `dvc push` stores
+data and models at the remote named in `.dvc/config`. To version raw data that lies in this folder as well, `dvc add`
+it.
 """
 
 
@@ -72,6 +75,8 @@ def create_workspace(folder: Path, *, example: str | None) -> list[str]:
         written.append(config.PARAMS_FILE)
         if example is None:
             _forget_the_example(folder)
+    if _copy(EXAMPLES / (example or DEFAULT) / WATCH_FILE, folder / WATCH_FILE):
+        written.append(WATCH_FILE)
     if not (folder / "README.md").exists():
         (folder / "README.md").write_text(README.format(name=folder.name, example=example or DEFAULT), encoding="utf-8")
         written.append("README.md")

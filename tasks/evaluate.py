@@ -19,6 +19,13 @@ class BaselineParams(Params):
     """Strength of the L2 penalty, relative to the mean loss of a row."""
 
 
+class ReferenceParams(Params):
+    """What the model will be compared with while it is watched."""
+
+    max_samples: PositiveInt
+    """Samples kept beside the model at most: of the test split first, then of validation (count)."""
+
+
 class EvaluateParams(Params):
     """How the network is measured."""
 
@@ -38,6 +45,8 @@ class EvaluateParams(Params):
     """Most confident mistakes on the sheet (count)."""
     baseline: BaselineParams
     """The simple model beside the network."""
+    reference: ReferenceParams
+    """What the model will be compared with while it is watched."""
 
 
 def evaluate(
@@ -47,17 +56,20 @@ def evaluate(
     shards: Path,
     network: Path,
     weights: Path,
+    preprocessor: Path,
     predictions: Path,
     confusion: Path,
     calibration: Path,
     slices: Path,
     mistakes: Path,
+    reference: Path,
     params: EvaluateParams,
     context: Context,
 ) -> Metrics:
     """Measure the network on the test split, with intervals, beside a baseline.
 
-    Validation samples are predicted as well: their numbers chose the checkpoint, so they carry no interval.
+    A sample of what it was measured on stays beside it, to compare new data with. Validation samples are predicted as
+    well: their numbers chose the checkpoint, so they carry no interval.
 
     Raises:
         StageError: The test split has no samples.
@@ -70,6 +82,7 @@ def evaluate(
     from datamill.evaluation.calibration import reliability
     from datamill.evaluation.comparison import Resampling, compare, headlines, per_class, positive_class
     from datamill.evaluation.prediction import as_predictions, open_splits, predict
+    from datamill.evaluation.referencing import choose_rows, write_sampled
     from datamill.evaluation.slices import measure, slicings, worst
     from datamill.evaluation.traits import read_pictures, read_traits
     from datamill.networks import load_network
@@ -102,6 +115,19 @@ def evaluate(
     resampling = Resampling(drawn, params.num_resamples, params.level, num_bins=params.num_bins, seed=params.seed)
     simple = as_predictions(test, probabilities=baseline.probabilities(test))
     compared = compare(truth, baseline=simple, resampling=resampling)
+    write_sampled(
+        reference,
+        shards=split,
+        rows=choose_rows(split, max_samples=params.reference.max_samples, seed=params.seed),
+        network=model,
+        samples=samples,
+        repairs=repairs,
+        weights=weights,
+        preprocessor=preprocessor,
+        accuracy=compared["accuracy"],
+        batch_size=params.batch_size,
+        context=context,
+    )
     compared["baseline"] |= {"rows": baseline.num_rows, "has_converged": baseline.has_converged}
     validation = as_predictions(split["validation"], probabilities=found["validation"])
     return {
@@ -125,6 +151,7 @@ STAGE = Stage(
         "shards": catalog.SHARD_SHARDS,
         "network": catalog.TRAIN_NETWORK,
         "weights": catalog.TRAIN_BEST,
+        "preprocessor": catalog.PREPROCESS_STATE,
     },
     outputs={
         "predictions": catalog.EVALUATE_PREDICTIONS,
@@ -132,5 +159,6 @@ STAGE = Stage(
         "calibration": catalog.EVALUATE_CALIBRATION,
         "slices": catalog.EVALUATE_SLICES,
         "mistakes": catalog.EVALUATE_MISTAKES,
+        "reference": catalog.EVALUATE_REFERENCE,
     },
 )

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from datamill import files
 from datamill.modalities import image
 from datamill.networks import NetworkSpec, build, design, to_input
+from datamill.preprocessing import ImagePreprocessor, NumberColumn, TabularPreprocessor, save_preprocessor
 from datamill.samples import Dataset
 from datamill.shards.index import Field
 from datamill.shards.native import Shard, open_shard
@@ -30,6 +31,7 @@ class Trained:
     shards: Path
     network: Path
     weights: Path
+    preprocessor: Path
 
     def paths(self) -> dict[str, Path]:
         """The artifacts by port."""
@@ -47,7 +49,9 @@ def train_images(folder: Path, *, bounds: dict[str, tuple[int, int]] = BOUNDS, s
     spec = design(
         "cnn", shape=pixels.shape[1:], classes=CLASSES, width=4, depth=1, dropout=0.0, mean=(0.3,), std=(0.3,)
     )
-    return _train(folder, dataset=dataset, table=table, x=pixels, spec=spec, bounds=bounds, steps=steps)
+    fitted = ImagePreprocessor(height=8, width=8, channels=1, mean=(0.3,), std=(0.3,))
+    data = (dataset, table, pixels, fitted)
+    return _train(folder, data=data, spec=spec, bounds=bounds, steps=steps)
 
 
 def train_tables(folder: Path, *, bounds: dict[str, tuple[int, int]] = BOUNDS, steps: int = 30) -> Trained:
@@ -55,25 +59,27 @@ def train_tables(folder: Path, *, bounds: dict[str, tuple[int, int]] = BOUNDS, s
     dataset, table = tabular_table()
     x = np.stack([table["feature:height"].to_numpy(), table["feature:width"].to_numpy()], axis=1).astype(np.float32) / 4
     spec = design("mlp", shape=(2,), classes=CLASSES, width=8, depth=1, dropout=0.0)
-    return _train(folder, dataset=dataset, table=table, x=x, spec=spec, bounds=bounds, steps=steps)
+    numbers = tuple(NumberColumn(name=name, fill=0.0, offset=0.0, scale=4.0) for name in ("height", "width"))
+    fitted = TabularPreprocessor(numbers=numbers, categories=(), encoding="one_hot", num_neighbors=None, reference=())
+    return _train(folder, data=(dataset, table, x, fitted), spec=spec, bounds=bounds, steps=steps)
 
 
 def _train(
     folder: Path,
     *,
-    dataset: Dataset,
-    table: pa.Table,
-    x: NDArray[np.generic],
+    data: tuple[Dataset, pa.Table, NDArray[np.generic], ImagePreprocessor | TabularPreprocessor],
     spec: NetworkSpec,
     bounds: dict[str, tuple[int, int]],
     steps: int,
 ) -> Trained:
+    dataset, table, x, fitted = data
     workspace = Trained(
         samples=write_parts(folder / "samples", dataset, table),
         repairs=write_parts(folder / "repairs", dataset, table.slice(0, 0)),
         shards=folder / "shards",
         network=folder / "network.json",
         weights=folder / "best.safetensors",
+        preprocessor=folder / "preprocessor.json",
     )
     label = np.array([dataset.classes.index(name) for name in table["label"].to_pylist()], np.int32)
     ids = np.array([list(bytes.fromhex(key)) for key in table["sample_id"].to_pylist()], np.uint8)
@@ -90,6 +96,7 @@ def _train(
             rows = slice(start, stop)
             writer.write({"x": x[rows], "label": label[rows], "weight": ones, "draw": ones, "sample_id": ids[rows]})
     files.write_json(workspace.network, spec.model_dump(mode="json"))
+    save_preprocessor(fitted, workspace.preprocessor)
     save_file(_fit(spec, x=x[:40], label=label[:40], steps=steps), workspace.weights)
     return workspace
 

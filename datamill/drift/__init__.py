@@ -1,6 +1,9 @@
 """Whether a window of new data still looks like what the model was measured on, and whether that matters."""
 
+from datamill.drift.control import Control
+from datamill.drift.judging import judge
 from datamill.drift.observations import Observations
-from datamill.drift.verdict import Estimate, Kind, Outcome, Verdict
+from datamill.drift.params import DriftParams
+from datamill.drift.verdict import Estimate, Kind, Outcome, Slice, Verdict
 
-__all__ = ["Estimate", "Kind", "Observations", "Outcome", "Verdict"]
+__all__ = ["Control", "DriftParams", "Estimate", "Kind", "Observations", "Outcome", "Slice", "Verdict", "judge"]

@@ -37,3 +37,13 @@ class Observations:
     def __len__(self) -> int:
         """Number of samples."""
         return len(self.sample_ids)
+
+
+def take(observations: Observations, rows: NDArray[np.int64]) -> Observations:
+    """Some of the samples, in the order of ``rows``."""
+    arrays = {
+        name: None if (array := getattr(observations, name)) is None else array[rows]
+        for name in ("embeddings", "probabilities", "labels", "times")
+    }
+    ids = tuple(observations.sample_ids[row] for row in rows)
+    return Observations(ids, observations.features.take(pa.array(rows)), observations.classes, **arrays)

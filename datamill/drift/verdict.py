@@ -60,6 +60,28 @@ class Estimate:
 
 
 @dataclass(frozen=True)
+class Slice:
+    """Samples that have something in common, in the reference and in the window.
+
+    Attributes:
+        name: What they have in common: ``brightness from 91.5 to 120``, ``colour = red``, ``predicted = boot``.
+        reference_share: Share of the reference that they are (0 to 1).
+        window_share: Share of the window that they are (0 to 1).
+        reference_accuracy: The model's on those of the reference, estimated as on those of the window; ``None`` where
+            it cannot be told.
+        window_accuracy: The model's on those of the window, estimated without labels.
+        sample_ids: Some of them, out of the window.
+    """
+
+    name: str
+    reference_share: float
+    window_share: float
+    reference_accuracy: float | None
+    window_accuracy: float | None
+    sample_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Verdict:
     """What was found about one window.
 
@@ -69,6 +91,8 @@ class Verdict:
         outcomes: Every test and check.
         performance: The model's performance on the window; ``None`` where it cannot be told.
         notes: What could not be judged, and why.
+        slices: Groups of samples that grew, shrank or got worse most, the most telling first.
+        level: Chance at which this window may falsely be called drifted; 0 where nothing was tested.
     """
 
     num_samples: int
@@ -76,6 +100,8 @@ class Verdict:
     outcomes: tuple[Outcome, ...]
     performance: Estimate | None = None
     notes: tuple[str, ...] = ()
+    slices: tuple[Slice, ...] = ()
+    level: float = 0.0
 
     @property
     def is_drift(self) -> bool:

@@ -9,7 +9,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import IO, NamedTuple
+from typing import IO, Literal, NamedTuple, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,11 +18,26 @@ from datamill.errors import DataError
 from datamill.sources.batches import BATCH_ROWS, Reject
 from datamill.sources.columns import cells
 from datamill.sources.listing import StoredFile
-from datamill.sources.params import TableSource
 from datamill.sources.stores import Store, inflated
 
 MAX_CELL = 2**20  # characters; a longer cell is most likely a quote that was never closed
 DECODE_BYTES = 2**20
+
+
+class Written(Protocol):
+    """How the files of a table are written."""
+
+    @property
+    def format(self) -> Literal["csv", "parquet"]:
+        """Which format; Parquet ignores the rest."""
+
+    @property
+    def delimiter(self) -> str:
+        """What separates the cells of a row."""
+
+    @property
+    def encoding(self) -> str:
+        """How characters are written."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +62,7 @@ class _Line(NamedTuple):
     cells: list[str]
 
 
-def read_chunks(store: Store, file: StoredFile, *, source: TableSource) -> Iterator[Chunk]:
+def read_chunks(store: Store, file: StoredFile, *, source: Written) -> Iterator[Chunk]:
     """The rows of a file in order, at most ``BATCH_ROWS`` at a time; an empty chunk if it has only a header.
 
     Raises:

@@ -30,7 +30,7 @@ BATCH_IMAGES = 1024
 WORTH_IMAGES = 10_000  # to check, from which on workers gain more than their start costs
 
 
-class _Image(NamedTuple):
+class PackedImage(NamedTuple):
     """An image that has a class."""
 
     place: str
@@ -58,7 +58,7 @@ class _Chunk(NamedTuple):
     """Entries that are checked together, and the file they belong to."""
 
     file: _File
-    entries: list[_Image | Reject]
+    entries: list[PackedImage | Reject]
     is_last: bool
 
 
@@ -109,13 +109,13 @@ def _batches(
     found: Sequence[_File],
     *,
     wanted: Wanted,
-    check: Callable[[list[_Image | Reject]], tuple[pa.Table, list[Reject]]],
+    check: Callable[[list[PackedImage | Reject]], tuple[pa.Table, list[Reject]]],
     context: Context,
     journal: Journal,
 ) -> Iterator[Batch | Known]:
     under_way: deque[_Chunk] = deque()
 
-    def entries() -> Iterator[list[_Image | Reject]]:
+    def entries() -> Iterator[list[PackedImage | Reject]]:
         for file in found:
             for chunk in _chunks(packed, file, wanted=wanted, journal=journal) if file.memory is None else ():
                 under_way.append(chunk)
@@ -142,46 +142,48 @@ def _batches(
 
 def _chunks(packed: Packed, file: _File, *, wanted: Wanted, journal: Journal) -> Iterator[_Chunk]:
     """Runs of entries of at most ``BATCH_IMAGES`` and about ``BATCH_BYTES``; the last may be empty."""
-    chunk: list[_Image | Reject] = []
+    chunk: list[PackedImage | Reject] = []
     size = 0
     for record in packed.read_file(file.stored, wanted=wanted):
         entry = _entry(record, packed=packed)
         chunk.append(entry)
-        size += len(entry.payload) if isinstance(entry, _Image) else 0
+        size += len(entry.payload) if isinstance(entry, PackedImage) else 0
         if len(chunk) == BATCH_IMAGES or size >= BATCH_BYTES:
             yield _Chunk(file, _recognised(chunk, journal=journal), is_last=False)
             chunk, size = [], 0
     yield _Chunk(file, _recognised(chunk, journal=journal), is_last=True)
 
 
-def _recognised(entries: list[_Image | Reject], *, journal: Journal) -> list[_Image | Reject]:
+def _recognised(entries: list[PackedImage | Reject], *, journal: Journal) -> list[PackedImage | Reject]:
     """The entries, each image with whether its content was checked by the last ingest."""
     if journal.samples is None:
         return entries
-    places = [place for place, entry in enumerate(entries) if isinstance(entry, _Image)]
-    contents = [content_hash(entry.payload) for entry in entries if isinstance(entry, _Image)]
+    places = [place for place, entry in enumerate(entries) if isinstance(entry, PackedImage)]
+    contents = [content_hash(entry.payload) for entry in entries if isinstance(entry, PackedImage)]
     for place in np.asarray(places, int)[journal.has_passed(pa.array(contents, pa.string()))]:
         entry = entries[place]
-        assert isinstance(entry, _Image)
+        assert isinstance(entry, PackedImage)
         entries[place] = entry._replace(is_known=True)
     return entries
 
 
-def check_images(entries: list[_Image | Reject], *, dataset: Dataset, max_pixels: int) -> tuple[pa.Table, list[Reject]]:
+def check_images(
+    entries: list[PackedImage | Reject], *, dataset: Dataset, max_pixels: int
+) -> tuple[pa.Table, list[Reject]]:
     """The samples among some entries, and the rejects; in a worker."""
     results = [_checked(entry, max_pixels=max_pixels) for entry in entries]
-    good = [result for result in results if isinstance(result, _Image)]
+    good = [result for result in results if isinstance(result, PackedImage)]
     return _table(good, dataset=dataset), [result for result in results if isinstance(result, Reject)]
 
 
-def _checked(entry: _Image | Reject, *, max_pixels: int) -> _Image | Reject:
+def _checked(entry: PackedImage | Reject, *, max_pixels: int) -> PackedImage | Reject:
     if isinstance(entry, Reject) or entry.is_known:
         return entry
     fault = find_fault(entry.payload, max_pixels=max_pixels)
     return entry if fault is None else Reject(entry.place, *fault)
 
 
-def _entry(record: Record | Fault, *, packed: Packed) -> _Image | Reject:
+def _entry(record: Record | Fault, *, packed: Packed) -> PackedImage | Reject:
     if isinstance(record, Fault):
         return Reject(*record)
     label = packed.class_of(record.label)
@@ -190,10 +192,10 @@ def _entry(record: Record | Fault, *, packed: Packed) -> _Image | Reject:
         return Reject(record.place, "unknown_class", f"class {record.label!r} is not {known}")
     if not isinstance(record.payload, bytes):
         return Reject(record.place, "not_an_image", "holds a row of numbers, not an encoded image")
-    return _Image(record.place, record.payload, label)
+    return PackedImage(record.place, record.payload, label)
 
 
-def _table(images: Sequence[_Image], *, dataset: Dataset) -> pa.Table:
+def _table(images: Sequence[PackedImage], *, dataset: Dataset) -> pa.Table:
     payloads = [{"bytes": image.payload, "path": None} for image in images]
     return sample_table(
         dataset=dataset,

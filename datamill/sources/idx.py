@@ -31,7 +31,7 @@ LABEL_DIMS, IMAGE_DIMS = 1, 3
 
 
 @dataclass(frozen=True)
-class _File:
+class IdxFile:
     """An IDX file and what its header says."""
 
     store: Store
@@ -58,11 +58,11 @@ class _File:
                 raise _wrong_size(self, math.prod(self.shape) + 1)
 
 
-class _Block(NamedTuple):
+class IdxBlock(NamedTuple):
     """Some images of a file, which follow one another."""
 
     pair: int
-    images: _File
+    images: IdxFile
     start: int
     pixels: NDArray[np.uint8]
     labels: list[str]
@@ -100,11 +100,11 @@ def read(source: IdxSource, *, max_pixels: int, journal: Journal) -> Reading:
             number, an image is too large, or a label has no class name.
     """
     pairs = [
-        (_open(images, num_dims=IMAGE_DIMS), _open(labels, num_dims=LABEL_DIMS))
+        (open_idx(*open_file(images), num_dims=IMAGE_DIMS), open_idx(*open_file(labels), num_dims=LABEL_DIMS))
         for images, labels in zip(source.images, source.labels, strict=True)
     ]
     for images, labels in pairs:
-        _check_pair(images, labels, max_pixels=max_pixels)
+        check_pair(images, labels, max_pixels=max_pixels)
     numbers = [np.concatenate([np.zeros(0, np.uint8), *labels.batches(BATCH_BYTES)]) for _, labels in pairs]
     names = _class_names(np.unique(np.concatenate(numbers)), class_names=source.class_names)
     if not names:
@@ -119,20 +119,20 @@ def read(source: IdxSource, *, max_pixels: int, journal: Journal) -> Reading:
 
 
 def _blocks(
-    pairs: Sequence[tuple[_File, _File]], *, numbers: Sequence[NDArray[np.uint8]], names: dict[int, str]
-) -> Iterator[_Block]:
+    pairs: Sequence[tuple[IdxFile, IdxFile]], *, numbers: Sequence[NDArray[np.uint8]], names: dict[int, str]
+) -> Iterator[IdxBlock]:
     for pair, ((images, labels), classes) in enumerate(zip(pairs, numbers, strict=True)):
         rows = max(1, min(BATCH_ROWS, BATCH_BYTES // math.prod(images.shape[1:])))
         for number, pixels in enumerate(images.batches(rows)):
             start = number * rows
             own = classes[start : start + len(pixels)]
-            yield _Block(pair, images, start, pixels, [names[int(label)] for label in own])
+            yield IdxBlock(pair, images, start, pixels, [names[int(label)] for label in own])
         for read in (images, labels):
             refuse_changes(read.store.url, before=[read.file], after=read.store.files())
 
 
-def _batches(blocks: Iterable[_Block], *, dataset: Dataset, journal: Journal) -> Iterator[Batch | Known]:
-    waiting: deque[tuple[_Block, str]] = deque()
+def _batches(blocks: Iterable[IdxBlock], *, dataset: Dataset, journal: Journal) -> Iterator[Batch | Known]:
+    waiting: deque[tuple[IdxBlock, str]] = deque()
 
     def items() -> Iterator[tuple[str, str]]:
         for block in blocks:
@@ -145,8 +145,12 @@ def _batches(blocks: Iterable[_Block], *, dataset: Dataset, journal: Journal) ->
         journal.record_each([(block.key, stamp, len(block.labels), 0, None)])
 
 
-def _open(url: str, *, num_dims: int) -> _File:
-    store, file = open_file(url)
+def open_idx(store: Store, file: StoredFile, *, num_dims: int) -> IdxFile:
+    """An IDX file and what its header says.
+
+    Raises:
+        DataError: It is damaged, or has another number of dimensions.
+    """
     with store.reading(file) as raw:
         stream = inflated(raw)
         head = _read(stream, _header_bytes(num_dims), file=file)
@@ -154,19 +158,26 @@ def _open(url: str, *, num_dims: int) -> _File:
     if head[:4] != magic:
         wanted = "images" if num_dims == IMAGE_DIMS else "labels"
         raise DataError(
-            f"{url} starts with bytes {head[:4].hex()} and an IDX file of {wanted} with {magic.hex()}; "
+            f"{file.key} starts with bytes {head[:4].hex()} and an IDX file of {wanted} with {magic.hex()}; "
             "check that ingest.source.images and .labels name the right files"
         )
     if len(head) < _header_bytes(num_dims):
-        raise DataError(f"{url} is truncated: it ends after {len(head)} of {_header_bytes(num_dims)} bytes of header")
-    opened = _File(store=store, file=file, shape=struct.unpack(f">{num_dims}I", head[4:]))
+        raise DataError(
+            f"{file.key} is truncated: it ends after {len(head)} of {_header_bytes(num_dims)} bytes of header"
+        )
+    opened = IdxFile(store=store, file=file, shape=struct.unpack(f">{num_dims}I", head[4:]))
     content_bytes = file.size_bytes - len(head)
     if stream is raw and content_bytes != math.prod(opened.shape):
         raise _wrong_size(opened, content_bytes)
     return opened
 
 
-def _check_pair(images: _File, labels: _File, *, max_pixels: int) -> None:
+def check_pair(images: IdxFile, labels: IdxFile, *, max_pixels: int) -> None:
+    """Refuse files that differ in number, and images that are too large.
+
+    Raises:
+        DataError: They are.
+    """
     if images.shape[0] != labels.shape[0]:
         raise DataError(
             f"{images.file.key} holds {images.shape[0]} images and {labels.file.key} {labels.shape[0]} labels; "
@@ -208,7 +219,7 @@ def _header_bytes(num_dims: int) -> int:
     return 4 + 4 * num_dims
 
 
-def _wrong_size(opened: _File, found: int) -> DataError:
+def _wrong_size(opened: IdxFile, found: int) -> DataError:
     expected = math.prod(opened.shape)
     state, bound = ("truncated", "") if found < expected else ("too long", " or more")
     return DataError(

@@ -155,11 +155,20 @@ def check_files(
 
 
 def _check(file: StoredFile, *, store: Store, max_pixels: int, max_file_bytes: int) -> bytes | Reject:
-    """The file's bytes, if it is an image."""
+    """The file's bytes, if it is an image of a class."""
+    if file.fault is None and "/" not in file.key:
+        return Reject(file.key, "no_class", "lies beside the class folders; move it into the folder of its class")
+    return read_image(file, store=store, max_pixels=max_pixels, max_file_bytes=max_file_bytes)
+
+
+def read_image(file: StoredFile, *, store: Store, max_pixels: int, max_file_bytes: int) -> bytes | Reject:
+    """The file's bytes, if it is an image.
+
+    Raises:
+        DataError: The store is not there, or failed.
+    """
     if file.fault is not None:
         return Reject(file.key, *file.fault)
-    if "/" not in file.key:
-        return Reject(file.key, "no_class", "lies beside the class folders; move it into the folder of its class")
     if file.size_bytes > max_file_bytes:
         return Reject(file.key, "too_large", f"{file.size_bytes} bytes are more than {max_file_bytes}")
     try:

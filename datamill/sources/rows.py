@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -15,11 +15,34 @@ from datamill.sources.batches import Batch, Reject, sample_table
 from datamill.sources.chunks import Chunk
 from datamill.sources.columns import Kind, Parsed, as_kind, as_label, as_text, as_time, hash_rows
 from datamill.sources.occurrences import Occurrences
-from datamill.sources.params import TableSource
 
 SHOWN = 40  # characters of a cell that a message repeats
 
 Problems = dict[int, tuple[str, str]]  # first reason and message against a row of a chunk
+
+
+class Roles(Protocol):
+    """What columns are for; ``None`` where none has the role."""
+
+    @property
+    def target(self) -> str | None:
+        """The class."""
+
+    @property
+    def target_kind(self) -> Literal["category", "number"]:
+        """Whether classes are texts or numbers."""
+
+    @property
+    def group(self) -> str | None:
+        """What must share a split."""
+
+    @property
+    def time(self) -> str | None:
+        """When the row was taken."""
+
+    @property
+    def id(self) -> str | None:
+        """What names the row for good."""
 
 
 class _Row(NamedTuple):
@@ -35,14 +58,19 @@ class _Row(NamedTuple):
 class RowReader:
     """Makes samples of chunks, which come in order: it remembers ids, or how often a file has held a row."""
 
-    def __init__(self, *, source: TableSource, dataset: Dataset, kinds: Mapping[str, Kind]) -> None:
+    def __init__(
+        self, *, source: Roles, dataset: Dataset, kinds: Mapping[str, Kind], needs_labels: bool = True
+    ) -> None:
         """Start before the first row.
 
         Args:
             source: The roles of the columns.
             dataset: The data set the rows belong to.
             kinds: How to read each feature.
+            needs_labels: Whether a row without a class is a reject; else its class is the empty string, and no part of
+                what names a row, because it may become known later.
         """
+        self._needs_labels = needs_labels
         self._source = source
         self._dataset = dataset
         self._kinds = kinds
@@ -66,7 +94,9 @@ class RowReader:
     def _read(self, chunk: Chunk) -> _Row:
         source, columns = self._source, chunk.columns
         return _Row(
-            labels=as_label(columns[source.target], kind=source.target_kind),
+            labels=_no_labels(len(chunk.places))
+            if source.target is None
+            else as_label(columns[source.target], kind=source.target_kind),
             times=None if source.time is None else as_time(columns[source.time]),
             groups=None if source.group is None else as_text(columns[source.group]),
             ids=None if source.id is None else as_text(columns[source.id]),
@@ -77,8 +107,9 @@ class RowReader:
         source = self._source
         problems: Problems = {}
         odd = "target_not_numeric"
-        _note_odd(problems, row.labels, chunk=chunk, column=source.target, reason=odd, wanted="a finite number")
-        for place in _places(pc.is_null(row.labels.values)):
+        target = str(source.target)
+        _note_odd(problems, row.labels, chunk=chunk, column=target, reason=odd, wanted="a finite number")
+        for place in _places(pc.is_null(row.labels.values)) if self._needs_labels else ():
             problems.setdefault(place, ("target_missing", f"column {source.target!r} is empty"))
         if row.times is not None:
             odd = "time_unreadable"
@@ -114,12 +145,15 @@ class RowReader:
         labels = row.labels.values.take(good)
         groups = None if row.groups is None else row.groups.take(good)
         times = None if row.times is None else row.times.values.take(good)
-        keys = self._keys(contents, roles=[labels, groups, times], file=file) if row.ids is None else row.ids.take(good)
+        named_by = (
+            [labels, groups, times] if self._needs_labels else [groups, times]
+        )  # a class that comes later is none
+        keys = self._keys(contents, roles=named_by, file=file) if row.ids is None else row.ids.take(good)
         return sample_table(
             dataset=self._dataset,
             sources=keys if isinstance(keys, list) else keys.to_pylist(),
             contents=contents,
-            labels=labels,
+            labels=pc.fill_null(labels, ""),
             payload=columns,
             groups=groups,
             times=times,
@@ -133,6 +167,10 @@ class RowReader:
             self._file, self._rows = file, Occurrences()
         counts = self._rows.count(np.array([int(one[:16], 16) for one in hashes], np.uint64))
         return [f"{file}#{one}#{count}" for one, count in zip(hashes, counts.tolist(), strict=True)]
+
+
+def _no_labels(count: int) -> Parsed:
+    return Parsed(pa.nulls(count, pa.string()), pa.array(np.zeros(count, bool)))
 
 
 def _id_hashes(ids: Sequence[str]) -> NDArray[np.bytes_]:

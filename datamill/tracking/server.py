@@ -1,4 +1,4 @@
-"""A reachable MLflow server or database, and the run that events go to. The only module that imports MLflow."""
+"""A reachable MLflow server or database, and the run that events go to. It and ``registry`` alone import MLflow."""
 
 import json
 import logging
@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Self
 
 import mlflow
-import numpy as np
 from filelock import FileLock
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
 
 from datamill.settings import STATE, Settings
-from datamill.tracking.session import Session, knock, tracking_uri
+from datamill.tracking import registry
+from datamill.tracking.session import Session, experiment_name, knock, tracking_uri
 from datamill.tracking.spool import Event
 
 REQUEST_TIMEOUT_S = 3
@@ -130,24 +130,22 @@ class Server:
             self._client.log_artifact(self._run_id, str(path))
 
     def _apply_model(self, event: Event) -> None:
-        import onnx
-        import onnxruntime
-        from mlflow.models import infer_signature
+        registry.log_onnx(self._run_id, path=Path(event["path"]), example=Path(event["example"]))
 
-        example = np.load(event["example"], allow_pickle=False)
-        session = onnxruntime.InferenceSession(event["path"], providers=["CPUExecutionProvider"])
-        names = [output.name for output in session.get_outputs()]
-        outputs = dict(zip(names, session.run(names, {session.get_inputs()[0].name: example}), strict=True))
-        with mlflow.start_run(run_id=self._run_id):
-            mlflow.onnx.log_model(
-                onnx.load(event["path"]),
-                name="model",
-                signature=infer_signature(example, outputs),
-                input_example=example,
-                pip_requirements=[f"onnx=={onnx.__version__}", f"onnxruntime=={onnxruntime.__version__}"],
-                onnx_execution_providers=["CPUExecutionProvider"],
-                save_as_external_data=False,
-            )
+    def _apply_register(self, event: Event) -> None:
+        registry.register(
+            self._client,
+            name=event["name"],
+            experiment_id=self._experiment_id,
+            run_id=self._run_id,
+            path=Path(event["path"]),
+            example=Path(event["example"]),
+            evidence=event["evidence"],
+            alias=event["alias"],
+        )
+
+    def _apply_decision(self, event: Event) -> None:
+        registry.note_decision(self._client, name=event["name"], run_id=self._run_id, entry=event["entry"])
 
     def _apply_dataset(self, event: Event) -> None:
         dataset = Dataset(
@@ -190,6 +188,11 @@ class Server:
         status = "FAILED" if is_failed else "FINISHED"
         self._client.set_terminated(self._parent_id, status=status, end_time=event["time_ms"])
 
+    def _apply_window(self, event: Event) -> None:
+        self._log_metrics(self._parent_id, event["values"], step=event["step"], time_ms=event["time_ms"])
+        self._client.log_artifact(self._parent_id, event["path"], artifact_path=f"windows/{event['name']}")
+        self._client.set_terminated(self._parent_id, status="FINISHED", end_time=event["time_ms"])
+
     def _find_or_create_parent(self) -> str:
         query = f"tags.`datamill.session` = '{self._session.key}' and tags.`datamill.role` = 'parent'"
         found = self._client.search_runs([self._experiment_id], filter_string=query, max_results=1)
@@ -212,7 +215,7 @@ class Server:
 
 
 def _experiment(client: mlflow.MlflowClient, *, root: Path, settings: Settings, is_local: bool) -> str:
-    name = settings.experiment or root.resolve().name
+    name = experiment_name(root=root, settings=settings)
     experiment = client.get_experiment_by_name(name)
     if experiment is not None:
         return str(experiment.experiment_id)

@@ -43,6 +43,16 @@ def tracking_uri(*, root: Path, settings: Settings) -> str:
     return settings.tracking_uri or f"sqlite:///{(root / 'mlflow.db').resolve()}"
 
 
+def experiment_name(*, root: Path, settings: Settings) -> str:
+    """The name of MLflow's experiment: the environment's, or the workspace's folder."""
+    return settings.experiment or root.resolve().name
+
+
+def model_name(*, root: Path, settings: Settings) -> str:
+    """The name of the registered model: the experiment's, less what MLflow forbids there."""
+    return re.sub(r"[/:\\]", "-", experiment_name(root=root, settings=settings)).lstrip(".") or "model"
+
+
 def redact(text: str) -> str:
     """``text`` with user names and passwords taken out of every address in it."""
     return re.sub(r"(?<=://)[^/@\s]+@", "", text)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Event = dict[str, Any]
 FILE_KEYS = ("path", "example")  # values of an event that name files
-LAST_KINDS = ("finish", "session")  # after one of these a run says no more
+LAST_KINDS = ("finish", "session", "window")  # after one of these a run says no more
 
 
 class Spool:

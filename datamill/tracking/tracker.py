@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from datamill.settings import STATE, Settings
-from datamill.tracking.session import Session, redact, tracking_uri
+from datamill.tracking.session import Session, model_name, redact, tracking_uri
 from datamill.tracking.spool import Event, Spool
 
 if TYPE_CHECKING:
@@ -50,6 +50,22 @@ class Tracker:
         """Record an ONNX model with its signature and input example."""
         self._record("model", path=str(path), example=str(example))
 
+    def register_model(self, path: Path, *, example: Path, evidence: Mapping[str, Any], alias: str = "") -> None:
+        """Put an ONNX model into the registry, with what speaks for it."""
+        self._record(
+            "register",
+            path=str(path),
+            example=str(example),
+            evidence=dict(evidence),
+            alias=alias,
+            name=model_name(root=self.root, settings=self.settings),
+        )
+
+    def log_decision(self, entry: Mapping[str, Any]) -> None:
+        """Record a decision about a registered model: a line of the history of promotions."""
+        name = model_name(root=self.root, settings=self.settings)
+        self._record("decision", entry=dict(entry), name=name)
+
     def log_dataset(self, *, name: str, digest: str, source: str, rows: int) -> None:
         """Name the data set that the run read."""
         self._record("dataset", name=name, digest=digest, source=source, rows=rows)
@@ -61,6 +77,22 @@ class Tracker:
     def close_session(self, *, statuses: Mapping[str, str], summary: Mapping[str, float], note: str) -> str | None:
         """Say how every stage of the session ended; returns the parent run's path in the UI when MLflow has it."""
         self._record("session", statuses=dict(statuses), summary=dict(summary), note=note)
+        return self._server.parent_path if self._server else None
+
+    def log_window(self, *, name: str, step: int, metrics: Mapping[str, float], report: Path) -> str | None:
+        """Record a judged window on the session's parent run, which lasts as long as the model is watched.
+
+        Args:
+            name: The window's.
+            step: Its number: the metrics of all windows are time series.
+            metrics: Its numbers.
+            report: The page about it.
+
+        Returns:
+            The run's path in the UI when MLflow has it.
+        """
+        values = {key: float(value) for key, value in metrics.items()}
+        self._record("window", name=name, step=step, values=values, path=str(report))
         return self._server.parent_path if self._server else None
 
     def _record(self, kind: str, **content: Any) -> None:

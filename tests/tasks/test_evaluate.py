@@ -24,6 +24,7 @@ PARAMS = EvaluateParams.model_validate(
         "min_slice": 3,
         "num_mistakes": 8,
         "baseline": {"max_rows": 1000, "max_iterations": 200, "regularisation": 1e-4},
+        "reference": {"max_samples": 20},
     }
 )
 
@@ -34,6 +35,12 @@ def run(workspace: Trained, out: Path, *, params: EvaluateParams = PARAMS) -> tu
     outputs = {port: out / Path(artifact.path).name for port, artifact in STAGE.outputs.items()}
     context = make_context(out / "context")
     return STAGE.run(**workspace.paths(), **outputs, params=params, context=context), outputs
+
+
+def contents(outputs: dict[str, Path]) -> dict[str, bytes]:
+    """Bytes of every file of some outputs."""
+    found = [file for path in outputs.values() for file in (path.iterdir() if path.is_dir() else [path])]
+    return {file.name: file.read_bytes() for file in found}
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -78,7 +85,10 @@ def test_equal_inputs_and_seed_give_equal_bytes(tmp_path: Path) -> None:
     first, one = run(workspace, tmp_path / "one")
     second, two = run(workspace, tmp_path / "two")
     assert first == second
-    assert [path.read_bytes() for path in one.values()] == [path.read_bytes() for path in two.values()]
+    assert contents(one) == contents(two)
+    assert {path.name for path in one["reference"].iterdir()} == {
+        "rows.parquet", "inputs.npy", "embeddings.npy", "probabilities.npy", "reference.json",
+    }  # fmt: skip
 
 
 def test_a_test_split_of_one_class_leaves_the_auc_out_and_says_so(tmp_path: Path) -> None:

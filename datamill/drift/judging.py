@@ -1,0 +1,119 @@
+"""One window against the reference: every test, every check, and what they come to."""
+
+from collections.abc import Iterator
+from datetime import datetime
+
+from datamill.drift import localising, quality
+from datamill.drift.backends import choose, resolve
+from datamill.drift.comparing import (
+    answers,
+    compare,
+    comparisons,
+    has_embeddings,
+    has_labels,
+    has_predictions,
+    judged_answers,
+)
+from datamill.drift.control import Control, advance, charged, window_level
+from datamill.drift.correction import decide
+from datamill.drift.detectors import Setting
+from datamill.drift.estimation import confidences, estimate_accuracy, measure_accuracy
+from datamill.drift.observations import Observations
+from datamill.drift.params import DriftParams
+from datamill.drift.seasons import matched
+from datamill.drift.verdict import Estimate, Outcome, Verdict
+
+NUM_KINDS = 7  # of outcomes: quality, input, embedding, prediction, label, concept, performance
+
+
+def judge(
+    reference: Observations, window: Observations, *, params: DriftParams, control: Control, now: datetime
+) -> tuple[Verdict, Control]:
+    """What is found about a window, and what is left of the month's allowance of false alarms.
+
+    Equal arguments give equal verdicts; nothing is read or written.
+
+    Args:
+        reference: What the model was measured on.
+        window: New samples; may be empty.
+        params: What to test, and how strictly.
+        control: What the window before left; ``Control()`` for the first.
+        now: Time of the verdict, with its zone.
+
+    Raises:
+        ParamsError: alibi-detect was asked for and is not installed.
+    """
+    control = advance(control, now=now)
+    if not len(window) or not len(reference):
+        note = f"nothing to compare: {len(window)} samples in the window, {len(reference)} in the reference"
+        return Verdict(len(window), len(reference), (), notes=(note,)), control
+    level = window_level(control, params=params)
+    same, unmatched = matched(reference, window, params=params)
+    outcomes = tuple(_outcomes(reference, same, window, params=params, level=level))
+    performance = _performance(reference, window, params=params, level=level / NUM_KINDS)
+    num_estimates = 1 if performance is not None else 0
+    decided = decide(
+        outcomes,
+        level=level * (NUM_KINDS - num_estimates) / NUM_KINDS,
+        correction=params.correction,
+        min_effect=params.min_effect,
+    )
+    located = tuple(localising.located(one, reference=same, window=window, params=params) for one in decided)
+    verdict = Verdict(
+        num_samples=len(window),
+        num_reference=len(same),
+        outcomes=located,
+        performance=performance,
+        notes=tuple(note for note in (unmatched, *gaps(same, window, params=params)) if note),
+        slices=localising.slices(same, window, params=params),
+        level=level,
+    )
+    return verdict, charged(control, level=level, is_drift=verdict.is_drift)
+
+
+def gaps(reference: Observations, window: Observations, *, params: DriftParams) -> Iterator[str]:
+    """What was asked for and cannot be judged, and why."""
+    if min(len(reference), len(window)) < params.min_samples:
+        yield f"{len(window)} samples in the window: fewer than {params.min_samples}, so that no test was made"
+    if params.detectors.embedding and not has_embeddings(reference, window):
+        yield "embeddings are missing on one side, or of another width: not compared"
+    if not has_predictions(reference, window):
+        yield "probabilities are missing on one side, or of other classes: neither compared nor performance estimated"
+    if (params.detectors.label or params.detectors.concept) and not has_labels(reference, window, params=params):
+        yield f"fewer than {params.min_labels} labels, or of other classes: neither labels nor concept compared"
+    for kind, names in params.detectors.model_dump().items():
+        for name in names:
+            if choose(name, backend=resolve(params.backend)) is None:
+                yield f"detector {name!r} for {kind} is alibi-detect's alone, and that is not installed: left out"
+
+
+def _outcomes(
+    reference: Observations, same: Observations, window: Observations, *, params: DriftParams, level: float
+) -> Iterator[Outcome]:
+    """Checks against the whole reference, tests against the part of the same season."""
+    yield from quality.check(reference, window, num_examples=params.num_examples)
+    setting = Setting(num_permutations=params.num_permutations, level=level / NUM_KINDS, seed=params.seed)
+    for comparison in comparisons(same, window, params=params, backend=resolve(params.backend)):
+        yield compare(comparison, setting=setting)
+
+
+def _performance(
+    reference: Observations, window: Observations, *, params: DriftParams, level: float
+) -> Estimate | None:
+    """Measured where there are enough labels, else estimated; ``None`` where neither can be."""
+    if not has_predictions(reference, window) or reference.labels is None:
+        return None
+    before = judged_answers(reference)
+    if len(before.confidence) < params.min_labels or not len(answers(window)):
+        return None
+    if has_labels(reference, window, params=params):
+        return measure_accuracy(
+            before, judged_answers(window), level=level, margin=params.margin, interval=params.confidence
+        )
+    return estimate_accuracy(
+        before,
+        confidences(answers(window)),
+        level=level,
+        margin=params.margin,
+        interval=params.confidence,
+    )

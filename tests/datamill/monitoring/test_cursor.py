@@ -1,0 +1,101 @@
+"""The cursor: what was judged is remembered, all of a window or nothing."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from datamill.errors import DataError
+from datamill.monitoring.cursor import Advance, Cursor, WindowRecord
+
+NOW = datetime(2030, 1, 1, tzinfo=UTC)
+
+
+def ids(*numbers: int) -> np.ndarray:
+    """Ids of items."""
+    return np.frombuffer(b"".join(number.to_bytes(16, "big") for number in numbers), np.uint8).reshape(-1, 16)
+
+
+def record(number: int) -> WindowRecord:
+    """A window."""
+    return WindowRecord(number, f"{number:06d}", NOW, "model", is_published=False, is_told=False)
+
+
+def test_a_commit_remembers_items_files_control_and_the_window(tmp_path: Path) -> None:
+    with Cursor.open(tmp_path / "cursor.db") as cursor:
+        assert (cursor.next_number(), cursor.latest(), cursor.control()) == (1, None, None)
+        advance = Advance("a", ids(1, 2), done={"one": "s1"}, waiting={"two": "s2"}, place="7")
+        cursor.commit(advance, record=record(1), control={"spent": 0.5})
+    with Cursor.open(tmp_path / "cursor.db") as cursor:
+        assert cursor.next_number() == 2
+        assert cursor.latest() == record(1)
+        assert cursor.control() == {"spent": 0.5}
+        assert cursor.is_known(ids(1, 2, 3)).tolist() == [True, True, False]
+        assert cursor.looks("a", keys=["one", "two", "three"]) == {
+            "one": ("s1", True, NOW.timestamp()),
+            "two": ("s2", False, NOW.timestamp()),
+        }
+        assert cursor.looks("b", keys=["one"]) == {}
+        assert (cursor.place("a"), cursor.place("b")) == ("7", None)
+
+
+def test_an_error_in_the_middle_of_a_commit_remembers_nothing(tmp_path: Path) -> None:
+    with Cursor.open(tmp_path / "cursor.db") as cursor:
+        cursor.commit(Advance("a", ids(1)), record=record(1), control={})
+        with pytest.raises(DataError, match="cannot be used"), Cursor.open(tmp_path / "cursor.db") as other:
+            other.commit(Advance("a", ids(2)), record=record(1), control={})  # its number is taken
+        assert cursor.is_known(ids(1, 2)).tolist() == [True, False]
+
+
+def test_a_file_counts_as_first_seen_until_its_stamp_changes(tmp_path: Path) -> None:
+    later = datetime(2030, 1, 2, tzinfo=UTC)
+    with Cursor.open(tmp_path / "cursor.db") as cursor:
+        for stamp, now, seen in (("s1", NOW, NOW), ("s1", later, NOW), ("s2", later, later)):
+            cursor.note(Advance("a", waiting={"one": stamp}), now=now)
+            assert cursor.looks("a", keys=["one"])["one"].seen_at == seen.timestamp()
+
+
+def test_files_that_are_gone_are_forgotten_and_their_items_are_not(tmp_path: Path) -> None:
+    with Cursor.open(tmp_path / "cursor.db") as cursor:
+        cursor.note(Advance("a", ids(1), done={"one": "s", "two": "s"}), now=NOW)
+        cursor.note(Advance("b", done={"one": "s"}), now=NOW)
+        cursor.forget_absent("a", present=[["two"], ["three"]])
+        assert set(cursor.looks("a", keys=["one", "two"])) == {"two"}
+        assert set(cursor.looks("b", keys=["one"])) == {"one"}
+        assert cursor.is_known(ids(1)).tolist() == [True]
+
+
+def test_a_window_is_unfinished_until_it_is_published_and_told(tmp_path: Path) -> None:
+    with Cursor.open(tmp_path / "cursor.db") as cursor:
+        cursor.commit(Advance("a"), record=record(1), control={})
+        cursor.mark_published(1)
+        assert [one.is_told for one in cursor.unfinished()] == [False]
+        cursor.mark_told(1)
+        assert cursor.unfinished() == []
+
+
+def test_a_damaged_file_and_a_newer_version_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "cursor.db"
+    path.write_bytes(b"no database at all, but long enough to be looked at as one" * 20)
+    with pytest.raises(DataError, match="delete it to judge everything anew"), Cursor.open(path):
+        pass
+    path.unlink()
+    with Cursor.open(path) as cursor:
+        cursor._set("version", "2")
+    with pytest.raises(DataError, match="has version 2, this datamill reads 1"), Cursor.open(path):
+        pass
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.sets(st.integers(0, 60), max_size=20), max_size=6))
+def test_exactly_the_committed_items_are_known(
+    tmp_path_factory: pytest.TempPathFactory, windows: list[set[int]]
+) -> None:
+    with Cursor.open(tmp_path_factory.mktemp("cursor") / "cursor.db") as cursor:
+        for number, items in enumerate(windows, start=1):
+            cursor.commit(Advance("a", ids(*items)), record=record(number), control={})
+        known = cursor.is_known(ids(*range(61)))
+    assert set(np.flatnonzero(known).tolist()) == set().union(*windows)
