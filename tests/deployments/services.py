@@ -232,6 +232,7 @@ class Services:
             "MLFLOW_AUTH_CONFIG_PATH": str(ROOT / "deployments/mlflow/basic_auth.ini"),
             "MLFLOW_AUTH_ADMIN_USERNAME": "admin",
             "MLFLOW_AUTH_ADMIN_PASSWORD": self.passwords["mlflow"],
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
             "MLFLOW_FLASK_SERVER_SECRET_KEY": secrets.token_hex(16),
             "PGHOST": HOST,
             "PGPORT": str(self.ports["postgres"]),
@@ -324,7 +325,10 @@ def _environment(**extra: str) -> dict[str, str]:
     foreign = ("PREFECT_", "MLFLOW_", "AWS_", "PG", "DATAMILL_TRACKING", "DATAMILL_SESSION")
     kept = {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
     quiet = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "1"}
-    path = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    path = {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+    }
     return {**kept, **path, **quiet, "DATAMILL_DEVICE": "cpu", "DATAMILL_THREADS": "1", "OMP_NUM_THREADS": "1", **extra}
 
 
