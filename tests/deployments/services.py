@@ -116,16 +116,12 @@ class Services:
 
     def call(self, *command: str, **extra: str) -> str:
         """The output of a command of this environment, run as a client; an error when it fails."""
-        done = subprocess.run(
-            [sys.executable, "-m", *command],
-            env=_environment(**self.client_environment, **extra),
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-        return done.stdout
+        return _output([sys.executable, "-m", *command], environment=_environment(**self.client_environment, **extra))
+
+    def shell(self, script: str, **extra: str) -> str:
+        """The output of a script of the shell, which says by itself where servers are; an error when it fails."""
+        told = {"PREFECT_HOME": self.client_environment["PREFECT_HOME"], **extra}
+        return _output(["bash", "-euc", script], environment=_environment(**told))
 
     def ask_prefect(self, path: str, **question: Any) -> Any:
         """The answer of Prefect's API to a POST."""
@@ -305,6 +301,12 @@ def serving(folder: Path) -> Iterator[Services]:
         yield services
     finally:
         services.stop_all()
+
+
+def _output(command: list[str], *, environment: Mapping[str, str]) -> str:
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout
 
 
 def _kill_family(process: subprocess.Popen[bytes]) -> None:

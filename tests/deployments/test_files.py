@@ -244,6 +244,26 @@ def test_a_unit_takes_its_secrets_from_a_file_that_the_example_shows(unit):
     assert exec_start(unit)[exec_start(unit).index("--host") + 1] == "127.0.0.1" if host else "worker" in unit.stem
 
 
+def test_by_hand_the_servers_are_told_the_same_as_by_systemd():
+    blocks = re.findall(r"```sh\n(.*?)```", (DEPLOYMENTS / "README.md").read_text(), flags=re.DOTALL)
+    for kind, calls in {
+        "prefect": ["prefect server start"],
+        "mlflow": ["mlflow server"],
+        "worker": ["prefect work-pool create", "prefect worker start"],
+    }.items():
+        unit = (DEPLOYMENTS / f"systemd/datamill-{kind}.service").read_text()
+        example = (DEPLOYMENTS / f"systemd/{kind}.env.example").read_text()
+        by_systemd = set(re.findall(r"^Environment=(\w+)", unit, flags=re.M))
+        by_systemd |= set(re.findall(r"^(\w+)=", example, flags=re.M))
+        texts = [block for block in blocks for call in calls if call in block]
+        by_hand = {name for text in texts for line in text.splitlines() for name in exported(line)}
+        assert by_hand == by_systemd - {"PREFECT_HOME", "HOME", "PATH"}
+
+
+def exported(line: str) -> list[str]:
+    return re.findall(r"(\w+)=", line) if line.startswith("export ") else []
+
+
 # Kubernetes
 
 

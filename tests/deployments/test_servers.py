@@ -1,5 +1,7 @@
 """The deployments on real servers: a run goes through all of them, survives their deaths, gives no password away."""
 
+import importlib.util
+import re
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -10,11 +12,12 @@ import pytest
 
 from datamill import config
 from tasks import PIPELINE
-from tests.deployments.services import BUCKET, POOL, Services
+from tests.deployments.services import BUCKET, ROOT, Services
 from tests.pipeline.conftest import make_workspace
 
 pytestmark = [pytest.mark.slow, pytest.mark.services, pytest.mark.timeout(1800), pytest.mark.xdist_group("servers")]
 
+README = ROOT / "deployments/README.md"
 RUN_TIMEOUT_S = 900.0
 
 
@@ -48,10 +51,10 @@ def workspace(served: Services) -> Path:
 @pytest.fixture(scope="module")
 def deployed(served: Services, workspace: Path) -> Iterator[Services]:
     """The training deployment as deployments/README.md says, and a worker with the password in MLflow's address."""
-    served.call("prefect", "work-pool", "create", POOL, "--type", "process")
-    served.call("prefect", "work-queue", "create", "gpu", "--pool", POOL, "--limit", "1")
-    served.call("prefect", "--no-prompt", "deploy", "--name", "train", "--prefect-file", "deployments/prefect.yaml")
-    served.call("prefect", "automation", "create", "--from-file", "deployments/automations.yaml")
+    (block,) = re.findall(r"```sh\n([^`]*prefect work-pool create.*?)```", README.read_text(), flags=re.DOTALL)
+    if not importlib.util.find_spec("flows.monitoring"):
+        block = block.replace("--all", "--name train")
+    served.shell(block.replace(":4200", f":{served.ports['prefect']}"), PREFECT_PASSWORD=served.passwords["prefect"])
     address = served.mlflow_url.replace("://", f"://admin:{served.passwords['mlflow']}@")
     served.start_worker(workspace=workspace, MLFLOW_TRACKING_URI=address)
     return served
@@ -105,6 +108,13 @@ def test_a_scheduled_run_goes_through_every_server_and_gives_no_password_away(de
     assert f"[MLflow run]({deployed.mlflow_url}/#/experiments/" in artifact["data"]
     assert not list((workspace / ".datamill/spool").iterdir())
     assert_no_password(deployed, client)
+
+
+def test_a_server_takes_the_job_template_for_kubernetes(served):
+    template = str(ROOT / "deployments/kubernetes/base-job-template.json")
+    served.call("prefect", "work-pool", "create", "cluster", "--type", "kubernetes", "--base-job-template", template)
+    pools = {pool["name"]: pool for pool in served.ask_prefect("/work_pools/filter")}
+    assert pools["cluster"]["base_job_template"]["variables"]["properties"]["gpus"]["default"] == 0
 
 
 def test_a_request_to_retrain_starts_the_training_deployment(deployed):
