@@ -50,14 +50,19 @@ def workspace(served: Services) -> Path:
 
 @pytest.fixture(scope="module")
 def deployed(served: Services, workspace: Path) -> Iterator[Services]:
-    """The training deployment as deployments/README.md says, and a worker with the password in MLflow's address."""
+    """The training deployment as deployments/README.md says, and a worker."""
     (block,) = re.findall(r"```sh\n([^`]*prefect work-pool create.*?)```", README.read_text(), flags=re.DOTALL)
     if not importlib.util.find_spec("flows.monitoring"):
         block = block.replace("--all", "--name train")
     served.shell(block.replace(":4200", f":{served.ports['prefect']}"), PREFECT_PASSWORD=served.passwords["prefect"])
+    start_worker(served, workspace)
+    return served
+
+
+def start_worker(served: Services, workspace: Path) -> None:
+    """A worker with the password in MLflow's address, which every error of MLflow repeats."""
     address = served.mlflow_url.replace("://", f"://admin:{served.passwords['mlflow']}@")
     served.start_worker(workspace=workspace, MLFLOW_TRACKING_URI=address)
-    return served
 
 
 @pytest.fixture
@@ -147,3 +152,24 @@ def test_a_server_killed_during_a_run_costs_nothing(deployed, client, workspace,
     assert {one.info.status for one in runs_of(client)} == {"FINISHED"}
     assert not list((workspace / ".datamill/spool").iterdir())
     assert_no_password(deployed, client)
+
+
+def test_a_machine_that_dies_during_a_run_is_followed_by_a_run_that_goes_on(deployed, client, workspace):
+    config.set_params(["train.epochs=43", "train.patience=null"], stages=PIPELINE, root=workspace)
+    deployed.call("prefect", "deployment", "run", "train-model/train")
+    wait_until(lambda: "epoch 3 of 43" in deployed.log("worker"), told=lambda: deployed.log("worker")[-4000:])
+    deployed.kill("worker")
+    (dead,) = [run for run in deployed.flow_runs() if run["state_type"] == "RUNNING"]
+    crashed = {"type": "CRASHED", "name": "Crashed"}  # what the automation says of it after ten minutes
+    deployed.ask_prefect(f"/flow_runs/{dead['id']}/set_state", state=crashed, force=True)
+    before = ended(deployed)
+    start_worker(deployed, workspace)
+    deployed.call("prefect", "deployment", "run", "train-model/train")
+    next_run(deployed, besides=before)
+    killed, finished = sorted(
+        (run for run in runs_of(client) if run.data.params.get("epochs") == "43"), key=lambda run: run.info.start_time
+    )
+    assert (killed.info.status, finished.info.status) == ("KILLED", "FINISHED")
+    history = client.get_metric_history(finished.info.run_id, "validation_loss")
+    assert max(point.step for point in history) == 43
+    assert not list((workspace / ".datamill/spool").iterdir())
