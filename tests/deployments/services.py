@@ -257,7 +257,8 @@ class Services:
     def start_worker(self, *, workspace: Path, **extra: str) -> None:
         """Start a worker that serves ``workspace``; ``extra`` goes into its environment."""
         command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--name", "test"]
-        told = {"DATAMILL_WORKSPACE": str(workspace), **extra}
+        patience = {"PREFECT_CLIENT_MAX_RETRIES": "8", "PREFECT_CLIENT_RETRY_EXTRA_CODES": "500"}
+        told = {"DATAMILL_WORKSPACE": str(workspace), **patience, **extra}
         self._run("worker", command, **{**self.client_environment, **told})
 
     def _run(
