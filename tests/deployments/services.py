@@ -1,9 +1,11 @@
 """The servers of a deployment, for real and on 127.0.0.1 alone: PostgreSQL, S3, MLflow, Prefect, and a worker.
 
-Each is a process of its own that can be killed and started again. The commands are those of ``deployments/systemd``.
+Each is a process of its own that can be killed and started again. Commands and settings are those of
+``deployments/systemd``; for S3, which a machine does not bring, stands moto.
 """
 
 import base64
+import importlib.util
 import json
 import os
 import secrets
@@ -38,7 +40,9 @@ def missing() -> str | None:
     """What the services need and this machine lacks, in words; ``None`` when nothing."""
     if not (POSTGRES_BIN / "postgres").exists():
         return f"PostgreSQL 15 is not in {POSTGRES_BIN} (apt-get install postgresql-15)"
-    return None
+    needed = ("psycopg2", "asyncpg", "boto3", "moto", "flask_wtf")
+    absent = [name for name in needed if importlib.util.find_spec(name) is None]
+    return f"{', '.join(absent)} not installed" if absent else None
 
 
 class Services:
@@ -100,9 +104,12 @@ class Services:
             self.start(name)
 
     def kill(self, name: str) -> None:
-        """End a server and what it started, without a word, as a crash would."""
+        """End a server, or a worker, and all that it started, as when its machine dies.
+
+        The S3 server keeps everything in memory: once killed, it comes back empty.
+        """
         process = self._processes.pop(name)
-        _kill_family(process)
+        _kill(process, family=_family(process))
 
     def stop_all(self) -> None:
         """End everything that runs, those that need others first."""
@@ -287,10 +294,11 @@ class Services:
 
     def _stop(self, name: str) -> None:
         process = self._processes.pop(name)
+        family = _family(process)  # asked now, because a worker that ends leaves its flow runs alone
         process.send_signal(signal.SIGINT if name == "postgres" else signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
             process.wait(timeout=STOP_TIMEOUT_S)
-        _kill_family(process)
+        _kill(process, family=family)
 
 
 @contextmanager
@@ -310,11 +318,14 @@ def _output(command: list[str], *, environment: Mapping[str, str]) -> str:
     return done.stdout
 
 
-def _kill_family(process: subprocess.Popen[bytes]) -> None:
-    """Kill a process, its children and its process group; a worker's flow runs have sessions of their own."""
-    family: list[psutil.Process] = []
+def _family(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    """What a process has started, in whatever session; nothing when it is gone."""
     with suppress(psutil.NoSuchProcess):
-        family = psutil.Process(process.pid).children(recursive=True)
+        return psutil.Process(process.pid).children(recursive=True)
+    return []
+
+
+def _kill(process: subprocess.Popen[bytes], *, family: list[psutil.Process]) -> None:
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     for member in family:
