@@ -95,6 +95,19 @@ def assert_no_password(services: Services, client: mlflow.MlflowClient) -> None:
             assert password.encode() not in content, f"the password of {name} is in {place}"
 
 
+def test_deploying_again_adds_no_schedule_and_no_trigger(deployed):
+    def known() -> tuple[list[str], list[str]]:
+        (deployment,) = deployed.ask_prefect("/deployments/filter", deployments={"name": {"any_": ["train"]}})
+        schedules = [one["schedule"]["cron"] for one in deployment["schedules"]]
+        return schedules, sorted(one["name"] for one in deployed.ask_prefect("/automations/filter"))
+
+    expected = (["0 2 * * *"], ["mark dead runs as crashed", "retrain on request"])
+    assert known() == expected
+    prefect_file = ["--prefect-file", "deployments/prefect.yaml"]
+    deployed.call("prefect", "--no-prompt", "deploy", "--name", "train", *prefect_file)
+    assert known() == expected
+
+
 def test_a_scheduled_run_goes_through_every_server_and_gives_no_password_away(deployed, client, workspace):
     start = datetime.now(UTC) + timedelta(seconds=60)
     rule = f"DTSTART:{start:%Y%m%dT%H%M%SZ}\nRRULE:FREQ=DAILY;COUNT=1"
