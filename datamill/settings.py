@@ -54,7 +54,7 @@ class Settings:
         variables = os.environ if environment is None else environment
         engine: EngineKind = _choice(variables, "ENGINE", get_args(EngineKind))
         return cls(
-            tracking_uri=variables.get("MLFLOW_TRACKING_URI", ""),
+            tracking_uri=_tracking_uri(variables),
             experiment=variables.get("MLFLOW_EXPERIMENT_NAME", ""),
             session=variables.get(f"{PREFIX}SESSION", ""),
             device=variables.get(f"{PREFIX}DEVICE", "auto"),
@@ -114,6 +114,19 @@ def _address(variables: Mapping[str, str], *, engine: EngineKind) -> str:
             f"{PREFIX}ENGINE is 'dask', but {PREFIX}ENGINE_ADDRESS is empty; give the scheduler's, as tcp://host:8786"
         )
     return address or ("auto" if engine == "ray" else "")
+
+
+def _tracking_uri(variables: Mapping[str, str]) -> str:
+    """An address that can be taken apart; a library that cannot would tell it with its password."""
+    value = variables.get("MLFLOW_TRACKING_URI", "")
+    try:
+        urlsplit(value).port  # noqa: B018 - raises where a password holds a slash
+    except ValueError:
+        raise ParamsError(
+            "MLFLOW_TRACKING_URI cannot be read as an address; percent-encode what is special in its password, or give "
+            "it as MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+        ) from None
+    return value
 
 
 def _without_secret(variables: Mapping[str, str], name: str) -> str:

@@ -22,6 +22,7 @@ LOCK_SIGNS = (
     "Failed to acquire lock",
     "could not be locked",
 )
+FOREIGN = ("DVC_ROOT", "MLFLOW_RUN_ID", "MLFLOW_TRACKING_", "PREFECT_")  # the flow talks to servers, its stages do not
 NOISE = (
     "Running stage ",
     "> python -m tasks",
@@ -91,8 +92,8 @@ def explain(name: str, lines: list[str]) -> StageError:
 
 
 def stage_environment(*, session: str) -> dict[str, str]:
-    """The environment for stages of one session: this interpreter first on the path, no stray MLflow run."""
-    environment = {key: value for key, value in os.environ.items() if key not in {"MLFLOW_RUN_ID", "DVC_ROOT"}}
+    """The environment for stages of one session: this interpreter first on the path, nothing that servers are told."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(FOREIGN)}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"
     environment["DATAMILL_SESSION"] = session
     environment[warm.KEEPER] = str(os.getpid())

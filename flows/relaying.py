@@ -10,11 +10,12 @@ from datamill.tracking import Relay
 from datamill.tracking.tracker import warn_away
 
 INTERVAL_S = 1.0
+RETRY_INTERVAL_S = 15.0  # while MLflow does not answer
 
 
 @contextmanager
 def relaying(root: Path) -> Iterator[None]:
-    """Relay the workspace's spool until the block ends and everything in it was sent, or MLflow stopped answering."""
+    """Relay the workspace's spool until the block ends; what is left then waits for MLflow to answer again."""
     settings = Settings.from_environment()
     ended = threading.Event()
     thread = threading.Thread(target=_pump, args=(root, settings, ended), name="relay")
@@ -30,9 +31,13 @@ def relaying(root: Path) -> Iterator[None]:
 
 def _pump(root: Path, settings: Settings, ended: threading.Event) -> None:
     relay = Relay(root=root, settings=settings)
-    try:
-        while not ended.wait(INTERVAL_S):
+    is_away = is_last = False
+    while not is_last:
+        is_last = ended.wait(RETRY_INTERVAL_S if is_away else INTERVAL_S)
+        try:
             relay.pump()
-        relay.pump()
-    except Exception as error:  # noqa: BLE001 - a sick server must not stop the flow; the spool keeps the rest
-        warn_away(error, root=root, settings=settings)
+            is_away = False
+        except Exception as error:  # noqa: BLE001 - a sick server must not stop the flow; the spool keeps the rest
+            if not is_away:
+                warn_away(error, root=root, settings=settings)
+            is_away = True

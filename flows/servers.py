@@ -29,24 +29,13 @@ def serve(*, root: Path, mlflow_port: int, prefect_port: int) -> None:
     logs = root.resolve() / STATE / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     prefect = [sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(prefect_port)]
-    running = {f"Prefect  http://{HOST}:{prefect_port}": _start(prefect, log=logs / "prefect.log")}
+    running = {f"Prefect  http://{HOST}:{prefect_port}": _start(prefect, log=logs / "prefect.log", uri=uri)}
     pages = {f"http://{HOST}:{prefect_port}/api/health": logs / "prefect.log"}
     if uri.startswith("http"):
         print(f"MLflow   {redact(uri)} (already served there)", flush=True)
     else:
-        mlflow = [
-            sys.executable,
-            "-m",
-            "mlflow",
-            "ui",
-            "--backend-store-uri",
-            uri,
-            "--host",
-            HOST,
-            "--port",
-            str(mlflow_port),
-        ]
-        running[f"MLflow   http://{HOST}:{mlflow_port}"] = _start(mlflow, log=logs / "mlflow.log")
+        mlflow = [sys.executable, "-m", "mlflow", "ui", "--host", HOST, "--port", str(mlflow_port)]
+        running[f"MLflow   http://{HOST}:{mlflow_port}"] = _start(mlflow, log=logs / "mlflow.log", uri=uri)
         pages[f"http://{HOST}:{mlflow_port}/health"] = logs / "mlflow.log"
     try:
         for (name, process), (page, log) in zip(running.items(), pages.items(), strict=True):
@@ -63,8 +52,13 @@ def serve(*, root: Path, mlflow_port: int, prefect_port: int) -> None:
             _stop(process)
 
 
-def _start(command: list[str], *, log: Path) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+def _start(command: list[str], *, log: Path, uri: str) -> subprocess.Popen[bytes]:
+    environment = {
+        **os.environ,
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_BACKEND_STORE_URI": uri,  # as an argument, every user of the machine could read its password
+    }
     with log.open("wb") as file:
         return subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment, start_new_session=True)
 

@@ -3,13 +3,14 @@
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
 import mlflow
 from filelock import FileLock
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
+from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelStatus, Metric, Param
 
 from datamill.settings import STATE, Settings
 from datamill.tracking import registry
@@ -17,6 +18,7 @@ from datamill.tracking.session import Session, experiment_name, knock, tracking_
 from datamill.tracking.spool import Event
 
 REQUEST_TIMEOUT_S = 3
+TRANSFER_TIMEOUT_S = 120  # MLflow answers once a file has gone on to its own store
 PARAMS_AT_ONCE = 100  # limits of MLflow's batch call
 METRICS_AT_ONCE = 1_000
 
@@ -112,8 +114,7 @@ class Server:
                 self._client.set_terminated(self._run_id, status="KILLED")
 
     def _apply_start(self, event: Event) -> None:
-        tags = {"mlflow.parentRunId": self._parent_id, "datamill.session": self._session.key}
-        self._run_id = self._client.create_run(self._experiment_id, run_name=self._run_name, tags=tags).info.run_id
+        self._run_id = self._find_or_create_child(key=event["key"])
         self._log_params(self._run_id, event["params"])
         known = self._client.get_run(self._parent_id).data.params
         section = {f"{self._run_name}.{key}": value for key, value in event["params"].items()}
@@ -124,25 +125,29 @@ class Server:
 
     def _apply_artifact(self, event: Event) -> None:
         path = Path(event["path"])
-        if path.is_dir():
-            self._client.log_artifacts(self._run_id, str(path), artifact_path=path.name)
-        else:
-            self._client.log_artifact(self._run_id, str(path))
+        with _patience():
+            if path.is_dir():
+                self._client.log_artifacts(self._run_id, str(path), artifact_path=path.name)
+            else:
+                self._client.log_artifact(self._run_id, str(path))
 
     def _apply_model(self, event: Event) -> None:
-        registry.log_onnx(self._run_id, path=Path(event["path"]), example=Path(event["example"]))
+        if not self._has_model():
+            with _patience():
+                registry.log_onnx(self._run_id, path=Path(event["path"]), example=Path(event["example"]))
 
     def _apply_register(self, event: Event) -> None:
-        registry.register(
-            self._client,
-            name=event["name"],
-            experiment_id=self._experiment_id,
-            run_id=self._run_id,
-            path=Path(event["path"]),
-            example=Path(event["example"]),
-            evidence=event["evidence"],
-            alias=event["alias"],
-        )
+        with _patience():
+            registry.register(
+                self._client,
+                name=event["name"],
+                experiment_id=self._experiment_id,
+                run_id=self._run_id,
+                path=Path(event["path"]),
+                example=Path(event["example"]),
+                evidence=event["evidence"],
+                alias=event["alias"],
+            )
 
     def _apply_decision(self, event: Event) -> None:
         registry.note_decision(self._client, name=event["name"], run_id=self._run_id, entry=event["entry"])
@@ -203,6 +208,25 @@ class Server:
         run = self._client.create_run(self._experiment_id, run_name=self._session.name, tags=tags)
         return str(run.info.run_id)
 
+    def _find_or_create_child(self, *, key: str) -> str:
+        """The run that ``key`` began; its start is sent again when MLflow made it but its answer was lost."""
+        query = f"tags.`datamill.key` = '{key}'"
+        found = self._client.search_runs([self._experiment_id], filter_string=query, max_results=1)
+        if found:
+            return str(found[0].info.run_id)
+        tags = {"mlflow.parentRunId": self._parent_id, "datamill.session": self._session.key, "datamill.key": key}
+        return str(self._client.create_run(self._experiment_id, run_name=self._run_name, tags=tags).info.run_id)
+
+    def _has_model(self) -> bool:
+        """Whether MLflow has the run's model; one that was cut off on its way is deleted."""
+        query = f"source_run_id = '{self._run_id}'"
+        models = self._client.search_logged_models([self._experiment_id], filter_string=query)
+        whole = [model for model in models if model.status == LoggedModelStatus.READY]
+        for model in models:
+            if model not in whole:
+                self._client.delete_logged_model(model.model_id)
+        return bool(whole)
+
     def _log_params(self, run_id: str, params: Mapping[str, str]) -> None:
         items = [Param(key, value) for key, value in params.items()]
         for start in range(0, len(items), PARAMS_AT_ONCE):
@@ -221,6 +245,17 @@ def _experiment(client: mlflow.MlflowClient, *, root: Path, settings: Settings, 
         return str(experiment.experiment_id)
     location = (root / "mlartifacts").resolve().as_uri() if is_local else None
     return str(client.create_experiment(name, artifact_location=location))
+
+
+@contextmanager
+def _patience() -> Iterator[None]:
+    """Give MLflow the time to pass files on before it answers."""
+    usual = os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"]
+    os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = str(max(int(usual), TRANSFER_TIMEOUT_S))
+    try:
+        yield
+    finally:
+        os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = usual
 
 
 def _metric_name(key: str) -> str:

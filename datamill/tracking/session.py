@@ -55,7 +55,7 @@ def model_name(*, root: Path, settings: Settings) -> str:
 
 def redact(text: str) -> str:
     """``text`` with user names and passwords taken out of every address in it."""
-    return re.sub(r"(?<=://)[^/@\s]+@", "", text)
+    return re.sub(r"(?<=://)[^/\s]*@", "", text)  # to the last @, for a password may hold one
 
 
 def knock(uri: str) -> None:

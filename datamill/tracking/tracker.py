@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,7 +36,7 @@ class Tracker:
 
     def start(self, *, params: Mapping[str, Any]) -> None:
         """Open the run with its parameters."""
-        self._record("start", params={key: _shorten(value) for key, value in params.items()})
+        self._record("start", key=uuid.uuid4().hex, params={key: _shorten(value) for key, value in params.items()})
 
     def log_metrics(self, metrics: Mapping[str, float], *, step: int | None = None) -> None:
         """Record numbers, at a step of a curve or for the whole run."""

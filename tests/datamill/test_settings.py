@@ -42,6 +42,15 @@ def test_an_address_with_a_secret_is_refused_without_repeating_it(name, url):
     assert "secret" not in str(caught.value)
 
 
+def test_an_address_of_mlflow_that_cannot_be_taken_apart_is_refused_without_repeating_it():
+    with pytest.raises(ParamsError, match="percent-encode what is special in its password") as caught:
+        Settings.from_environment({"MLFLOW_TRACKING_URI": "http://admin:se/cret@host:5000"})
+    assert "cret" not in str(caught.value)
+    assert caught.value.__cause__ is None
+    whole = "http://admin:se%2Fcret@host:5000"
+    assert Settings.from_environment({"MLFLOW_TRACKING_URI": whole}).tracking_uri == whole
+
+
 def test_a_user_name_in_an_address_is_no_secret():
     url = "abfs://container@account.dfs.core.windows.net/prefix"
     assert Settings.from_environment({"DATAMILL_STORAGE": url}).storage == url

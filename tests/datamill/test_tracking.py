@@ -1,4 +1,5 @@
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import time
 from pathlib import Path
 
 import mlflow
+import numpy as np
 import pytest
 
 from datamill.execute import execute
@@ -128,6 +130,8 @@ def test_a_session_comes_from_the_environment_or_stands_alone():
 
 def test_passwords_are_cut_from_addresses():
     assert redact("http://user:secret@host:1/x and s3://a:b@c") == "http://host:1/x and s3://c"
+    assert redact("http://user:sec@ret@host/x") == "http://host/x"
+    assert redact("http://host/x, mail to a@b") == "http://host/x, mail to a@b"
 
 
 def test_tracking_can_be_switched_off(root):
@@ -169,3 +173,67 @@ def test_a_run_whose_process_is_gone_is_shown_as_killed(root):
     header.write_text(json.dumps(json.loads(header.read_text()) | {"pid": dead.pid}))
     Relay(root=root, settings=settings(root)).pump()
     assert runs(root)["make"].info.status == "KILLED"
+
+
+def test_a_start_whose_answer_was_lost_makes_no_second_run(root, monkeypatch):
+    create = mlflow.MlflowClient.create_run
+    lost = []
+
+    def lose_first_answer(self, *arguments, **options):
+        run = create(self, *arguments, **options)
+        if options["run_name"] == "make" and not lost:
+            lost.append(run.info.run_id)
+            raise TimeoutError("no answer within 3 s")
+        return run
+
+    monkeypatch.setattr(mlflow.MlflowClient, "create_run", lose_first_answer)
+    execute(toys.PIPELINE[0], root=root, pipeline=toys.PIPELINE, settings=settings(root))
+    assert Relay(root=root, settings=settings(root)).pump() == 4
+    found = client(root).search_runs([client(root).get_experiment_by_name(root.name).experiment_id])
+    assert [run.info.run_id for run in found if run.info.run_name == "make"] == lost
+    assert {run.info.status for run in found} == {"FINISHED"}
+
+
+def write_identity(folder):
+    import onnx
+    from onnx import helper
+
+    ends = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [None, 2]) for name in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "identity", ends[:1], ends[1:])
+    model = helper.make_model(graph, ir_version=9, opset_imports=[helper.make_opsetid("", 18)])
+    onnx.save(model, folder / "model.onnx")
+    np.save(folder / "example.npy", np.ones((1, 2), np.float32))
+    return folder / "model.onnx", folder / "example.npy"
+
+
+def test_a_model_cut_off_on_its_way_is_sent_again_and_one_that_arrived_is_not(root):
+    model, example = write_identity(root)
+    tracker = Tracker(root, settings(root), Session("one", "first run"), "make", STAGES)
+    tracker.start(params={})
+    run = runs(root)["make"]
+    experiment = run.info.experiment_id
+    cut_off = client(root).create_logged_model(experiment, name="model", source_run_id=run.info.run_id)
+    tracker.log_model(model, example=example)
+    (arrived,) = client(root).search_logged_models([experiment])
+    assert arrived.model_id != cut_off.model_id
+    tracker.log_model(model, example=example)
+    assert [one.model_id for one in client(root).search_logged_models([experiment])] == [arrived.model_id]
+
+
+def test_a_file_gets_the_time_that_passing_it_on_takes_and_nothing_else_does(root, monkeypatch):
+    seen = {}
+
+    def note(name):
+        def noted(self, *_, **__):
+            seen[name] = os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"]
+
+        return noted
+
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "3")
+    monkeypatch.setattr(mlflow.MlflowClient, "log_artifact", note("file"))
+    monkeypatch.setattr(mlflow.MlflowClient, "log_batch", note("numbers"))
+    tracker = Tracker(root, settings(root), Session("one", "first run"), "make", STAGES)
+    tracker.start(params={})
+    tracker.log_artifact(root / "params.yaml")
+    tracker.log_metrics({"loss": 1.0})
+    assert seen == {"file": "120", "numbers": "3"}

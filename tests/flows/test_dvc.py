@@ -26,3 +26,9 @@ def test_stages_get_this_interpreter_the_session_and_no_stray_run(monkeypatch):
     environment = stage_environment(session="key=name")
     assert environment["DATAMILL_SESSION"] == "key=name"
     assert "MLFLOW_RUN_ID" not in environment
+
+
+def test_stages_are_not_told_what_the_flow_needs_to_log_in(monkeypatch):
+    for name in ("PREFECT_API_AUTH_STRING", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_URI"):
+        monkeypatch.setenv(name, "admin:secret")
+    assert "admin:secret" not in stage_environment(session="key=name").values()
