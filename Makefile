@@ -1,6 +1,9 @@
 # Few verbs. `make run` and `make test` set up .venv by themselves; nothing is done twice.
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || echo python3)
 BIN := .venv/bin
+EXTRAS := dev alibi lineage postgres s3
+comma := ,
+space := $(subst ,, )
 READY := .venv/.ready
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
@@ -19,7 +22,7 @@ setup: $(READY)
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; (3, 11) <= v[:2] <= (3, 12) or sys.exit(f"datamill needs Python 3.11 or 3.12, found {v[0]}.{v[1]}: make PYTHON=python3.11 run")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev,alibi,lineage,postgres,s3]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[$(subst $(space),$(comma),$(EXTRAS))]"
 	@touch $@
 
 run: $(READY)
@@ -42,6 +45,6 @@ ui: $(READY)
 	@$(BIN)/datamill ui
 
 lock: $(READY)
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra dev --extra alibi --extra lineage --extra postgres --extra s3 --no-emit-index-url --no-emit-find-links \
-		--no-annotate --no-header --upgrade pyproject.toml --output-file constraints.txt
-	@sed -i "s/ ; python_full_version < .3.13.$$//" constraints.txt  # holds for all of them
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 $(addprefix --extra ,$(EXTRAS)) --no-emit-index-url \
+		--no-emit-find-links --no-annotate --no-header --upgrade pyproject.toml --output-file constraints.txt
+	@sed -i "s/ ; python_full_version < .3.13.$$//; s/python_full_version < .3.13. and //" constraints.txt  # true of all
