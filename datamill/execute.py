@@ -13,6 +13,7 @@ from filelock import FileLock
 
 from datamill import config, durations, files, imports, progress
 from datamill.errors import DatamillError, StageError
+from datamill.lineage import codebase
 from datamill.settings import STATE, Settings, resolve_device
 from datamill.stage import Artifact, Context, Metrics, Params, Stage
 from datamill.tracking import Tracker, current_session, numbers
@@ -101,6 +102,7 @@ def _run(
         for path in finals.values():
             files.publish(path)
         files.write_json(root / stage.metrics.path, metrics)
+        codebase.note(stage, root=root)
     except StageError as error:
         if not _keep_evidence(stage, partials, folder=evidence):
             raise

@@ -3,6 +3,8 @@
 import json
 import logging
 import os
+import shutil
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
@@ -12,6 +14,7 @@ import numpy as np
 from filelock import FileLock
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
 
+from datamill import files
 from datamill.settings import STATE, Settings
 from datamill.tracking.session import Session, knock, tracking_uri
 from datamill.tracking.spool import Event
@@ -19,6 +22,7 @@ from datamill.tracking.spool import Event
 REQUEST_TIMEOUT_S = 3
 PARAMS_AT_ONCE = 100  # limits of MLflow's batch call
 METRICS_AT_ONCE = 1_000
+RECORD = "lineage"  # folder of the parent run's artifacts that holds the session's record
 
 
 class Server:
@@ -129,6 +133,9 @@ class Server:
         else:
             self._client.log_artifact(self._run_id, str(path))
 
+    def _apply_record(self, event: Event) -> None:
+        self._client.log_artifacts(self._parent_id, event["path"], artifact_path=RECORD)
+
     def _apply_model(self, event: Event) -> None:
         import onnx
         import onnxruntime
@@ -209,6 +216,38 @@ class Server:
         items = [Metric(_metric_name(key), value, time_ms, step) for key, value in values.items()]
         for start in range(0, len(items), METRICS_AT_ONCE):
             self._client.log_batch(run_id, metrics=items[start : start + METRICS_AT_ONCE])
+
+
+def fetch_record(run_id: str, *, root: Path, settings: Settings) -> Path | None:
+    """The record of the session that a run belongs to: the one on this machine, or else the one MLflow keeps.
+
+    Returns:
+        Its folder below the workspace; ``None`` when the run is unknown or left no record.
+
+    Raises:
+        Exception: The server does not answer.
+    """
+    uri = tracking_uri(root=root, settings=settings)
+    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
+        return None
+    knock(uri)
+    client = mlflow.MlflowClient(tracking_uri=uri)
+    try:
+        run = client.get_run(run_id)
+    except mlflow.exceptions.MlflowException:
+        return None
+    key = run.data.tags.get("datamill.session", "")
+    folder = root / STATE / "runs" / key
+    if not key or Path(key).name != key:
+        return None
+    if folder.is_dir():
+        return folder
+    parent = run.data.tags.get("mlflow.parentRunId", run_id)
+    if not any(entry.path == RECORD for entry in client.list_artifacts(parent)):
+        return None
+    with files.atomic_write(folder) as partial, tempfile.TemporaryDirectory() as place:
+        shutil.copytree(client.download_artifacts(parent, RECORD, place), partial)
+    return folder
 
 
 def _experiment(client: mlflow.MlflowClient, *, root: Path, settings: Settings, is_local: bool) -> str:
