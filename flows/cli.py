@@ -123,6 +123,39 @@ def trace(
 
 @app.command()
 @clear_errors
+def why(
+    run_a: Annotated[str, typer.Argument(metavar="RUN_A", help="The run before: see below.")],
+    run_b: Annotated[str, typer.Argument(metavar="RUN_B", help="The run after.")] = "workspace",
+    metric: Annotated[
+        str, typer.Option(help="A headline metric of test; validation.accuracy is the other split's.")
+    ] = "accuracy",
+    html: Annotated[Path | None, typer.Option(help="Write the page with its plots to this file, too.")] = None,
+    root: Root = Path(),
+    debug: Debug = False,
+) -> None:
+    """Explain why a metric differs between two runs: what changed, what followed, what accounts for how much.
+
+    A run is a Git revision, the key of a recorded session or its beginning, an MLflow run's id, `workspace` (as it is
+    now), `champion`, or the folder of another workspace.
+    """
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    from datamill.lineage import telling
+    from datamill.lineage.explaining import explain
+    from datamill.lineage.runs import find_run
+    from tasks import PIPELINE
+
+    before, after = (find_run(text, stages=PIPELINE, root=root) for text in (run_a, run_b))
+    found = explain(before, after, metric=metric, stages=PIPELINE)
+    Console().print(Markdown(telling.to_markdown(found)))
+    if html is not None:
+        telling.write_html(html, found)
+        typer.echo(f"HTML: {html.resolve()}")
+
+
+@app.command()
+@clear_errors
 def report(
     card: Annotated[str, typer.Option(help="Which card: model or data.")] = "model",
     browser: Annotated[bool, typer.Option("--open", help="Open the HTML card in a browser.")] = False,

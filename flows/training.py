@@ -19,6 +19,7 @@ from datamill.tracking import Session, Tracker, numbers, redact, tracking_uri
 from flows.dvc import LockedError, Outcome, reproduce, stage_environment
 from flows.graph import needed_by, prepare
 from flows.interrupting import stages_end_with_it
+from flows.lineage import keep_record, tell_why
 from flows.relaying import relaying
 
 MAX_STAGES_AT_ONCE = 2  # the graph is never wider where work is heavy
@@ -91,6 +92,7 @@ def train_model(root: str = ".", target: str | None = None) -> dict[str, str]:
         markdown=summarise(outcomes, root=workspace, run_path=run_path),
         description="Stages and results",
     )
+    tell_why(workspace, session=session, statuses=statuses)
     for outcome in outcomes.values():
         if isinstance(outcome, BaseException):
             raise outcome
@@ -145,4 +147,5 @@ def _close(root: Path, *, session: Session, statuses: Mapping[str, str]) -> str 
     }
     note = "\n".join(f"- {name}: {status}" for name, status in statuses.items())
     tracker = Tracker(root, Settings.from_environment(), session, "flow", tuple(statuses))
+    keep_record(root, session=session, statuses=statuses, tracker=tracker)
     return tracker.close_session(statuses=statuses, summary=numbers(config.flatten(metrics)), note=note)

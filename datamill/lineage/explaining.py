@@ -49,7 +49,7 @@ def explain(a: Run, b: Run, *, metric: str, stages: Sequence[Stage]) -> Explanat
     sources = causes.source_changes(old.roster, new.roster, pairs=pairs)
     touched = causes.union(one.rows_a for one in sources)
     origins, followed = following.follow(
-        old.roster, new.roster, pairs=pairs, touched=touched, names=old.roster.names
+        old.roster, new.roster, pairs=pairs, touched=touched, known=old.roster.known
     )
     settings, idle = changes.setting_changes(a, b, stages=stages, pairs=pairs, origins=origins, sources=sources)
     moments = _moments(old, new, sources=sources)

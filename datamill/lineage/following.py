@@ -17,7 +17,7 @@ Rows = NDArray[np.int64]
 
 
 def follow(
-    a: Roster, b: Roster, *, pairs: Pairs, touched: Rows, names: Sequence[tuple[str, ...]]
+    a: Roster, b: Roster, *, pairs: Pairs, touched: Rows, known: Sequence[Mapping[str, str]]
 ) -> tuple[dict[str, Rows], list[Followed]]:
     """Where decisions began to differ.
 
@@ -26,7 +26,7 @@ def follow(
         b: Samples of the run after.
         pairs: Who is who.
         touched: Samples of A that the source changed itself; what became of them began there.
-        names: What each decision's number stands for.
+        known: What each decision's number stands for, by column.
 
     Returns:
         By stage, places in A of the samples that came to it unchanged and about which it decides otherwise; and what
@@ -42,32 +42,28 @@ def follow(
         origins[stage] = rows_a[is_other & ~has_begun]
         has_begun |= is_other
         if is_other.any():
-            counts = Counter(zip(old[is_other].tolist(), new[is_other].tolist(), strict=True))
-            shown = tuple((*_told(*pair, names=names), count) for pair, count in counts.most_common(MAX_SHOWN))
+            shown = _transitions(old[is_other], new[is_other], known=known)
             found.append(Followed(stage, int(is_other.sum()), len(origins[stage]), shown))
     return origins, found
 
 
-def fates(roster: Roster, rows: Rows, *, names: Sequence[tuple[str, ...]]) -> Mapping[str, int]:
-    """How many of some samples ended where: in a split, or dropped by a stage for a reason."""
-    counts: Counter[str] = Counter()
-    for stage, decided in roster.decisions.items():
-        for number, count in zip(*np.unique(decided[rows], return_counts=True), strict=True):
-            if number != NOWHERE and names[number][0] in {"dropped", "quarantined"}:
-                counts[f"{names[number][0]} by {stage}: {names[number][1]}"] += int(count)
-    return dict(counts)
+def _transitions(old: Rows, new: Rows, *, known: Sequence[Mapping[str, str]]) -> tuple[tuple[str, str, int], ...]:
+    """The most frequent changes of mind, in words."""
+    counts: Counter[tuple[str, str]] = Counter()
+    for (before, after), count in Counter(zip(old.tolist(), new.tolist(), strict=True)).items():
+        counts[_told(before, after, known=known)] += count
+    return tuple((*words, count) for words, count in counts.most_common(MAX_SHOWN))
 
 
-def _told(old: int, new: int, *, names: Sequence[tuple[str, ...]]) -> tuple[str, str]:
+def _told(old: int, new: int, *, known: Sequence[Mapping[str, str]]) -> tuple[str, str]:
     """Two decisions in words, only as far as they differ."""
     if NOWHERE in (old, new):
-        return tuple("not reached" if number == NOWHERE else _words(names[number]) for number in (old, new))  # type: ignore[return-value]
-    before, after = names[old], names[new]
-    if len(before) != len(after):
-        return _words(before), _words(after)
-    differing = [place for place in range(len(before)) if before[place] != after[place]]
-    return _words([before[place] for place in differing]), _words([after[place] for place in differing])
+        before, after = ("not reached" if number == NOWHERE else known[number]["fate"] for number in (old, new))
+        return before, after
+    names = [name for name in {**known[old], **known[new]} if known[old].get(name) != known[new].get(name)]
+    return _words(known[old], names=names), _words(known[new], names=names)
 
 
-def _words(values: Sequence[str]) -> str:
-    return ", ".join(value or "no reason" for value in values)
+def _words(decision: Mapping[str, str], *, names: Sequence[str]) -> str:
+    told = {name: decision.get(name, "") for name in names}
+    return ", ".join(value or "no reason" if name in ("fate", "reason") else f"{name} {value}" for name, value in told.items())

@@ -31,19 +31,21 @@ class Codebook:
 
     def __init__(self) -> None:
         """Empty."""
-        self.names: list[tuple[str, ...]] = []
-        self._number: dict[str, int] = {}
+        self.decisions: list[dict[str, str]] = []
+        self._number: dict[tuple[str, ...], int] = {}
 
     def encode(self, table: pa.Table) -> NDArray[np.int32]:
         """The number of each row's decision, equal for equal ones, shape ``(rows,)``."""
         columns = [pc.fill_null(table[name].cast(pa.string()), "") for name in table.column_names]
         joined = pc.binary_join_element_wise(*columns, SEPARATOR).combine_chunks().dictionary_encode()
-        names = [f"{SEPARATOR.join(table.column_names)}\n{text}" for text in joined.dictionary.to_pylist()]
-        for name in names:
-            if name not in self._number:
-                self._number[name] = len(self.names)
-                self.names.append(tuple(name.partition("\n")[2].split(SEPARATOR)))
-        return np.array([self._number[name] for name in names], np.int32)[joined.indices.to_numpy()]
+        numbers = [self._enter(table.column_names, text.split(SEPARATOR)) for text in joined.dictionary.to_pylist()]
+        return np.array(numbers, np.int32)[joined.indices.to_numpy()]
+
+    def _enter(self, names: Sequence[str], values: Sequence[str]) -> int:
+        number = self._number.setdefault((*names, *values), len(self.decisions))
+        if number == len(self.decisions):
+            self.decisions.append(dict(zip(names, values, strict=True)))
+        return number
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class Roster:
         groups: Groups, null where there are none.
         splits: Where each ended: number in ``SPLITS``, or ``NOWHERE`` if it is in no shard.
         decisions: By stage, the number of its decision in the shared codebook, or ``NOWHERE``.
-        names: What each decision's number stands for; the shared codebook's.
+        known: What each decision's number stands for, by column; the shared codebook's.
         num_generated: Rows in the shards that are no source samples.
         rejects: Reason by source key of what could not become a sample.
     """
@@ -72,7 +74,7 @@ class Roster:
     groups: pa.Array
     splits: NDArray[np.int8]
     decisions: Mapping[str, NDArray[np.int32]]
-    names: Sequence[tuple[str, ...]] = ()
+    known: Sequence[Mapping[str, str]] = ()
     num_generated: int = 0
     rejects: Mapping[str, str] = field(default_factory=dict)
 
@@ -114,7 +116,7 @@ def read_roster(run: Run, *, stages: Sequence[Stage], book: Codebook) -> Roster:
         groups=_flat(light["group"]),
         splits=splits,
         decisions=decisions,
-        names=book.names,
+        known=book.decisions,
         num_generated=num_rows - int((splits != NOWHERE).sum()),
         rejects=dict(zip(rejects["source"].to_pylist(), rejects["reason"].to_pylist(), strict=True)),
     )
