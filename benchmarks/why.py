@@ -6,8 +6,8 @@
 
 Every planted run differs from its base in the planted thing and, besides, in three rows removed at random, in the
 model card's owner and in how many mistakes evaluate draws. The data are scikit-learn's digits as a folder of images in
-six batches, with 3 % wrong labels, 40 exact copies and 40 near ones, as real folders have them. A case is passed when the
-cause ranked first is the planted one by kind and by name. The last line names the figures beside their bars; with
+six batches, with 3 % wrong labels, 40 exact copies and 40 near ones, as real folders have them. A case is passed when
+the cause ranked first is the planted one by kind and by name. The last line names the figures beside their bars; with
 ``--check`` the exit status is 1 when one is missed.
 """
 
@@ -192,9 +192,16 @@ CASES = (
     Case("a line of code", change_code, "code", "datamill/training/schedule.py"),
     Case("re-split", lambda c: c.set("split.seed=8"), "parameters", "split.seed", (), True),
     Case("duplicates added", lambda c: duplicate(c.some(150)), "added", "exact copies"),
-    Case("a class renamed", lambda c: rename_class(c, old="7", new="seven"), "relabelled", "7 is called seven", (), True),
+    Case(
+        "a class renamed", lambda c: rename_class(c, old="7", new="seven"), "relabelled", "7 is called seven", (), True
+    ),
     Case("images of one folder darkened", lambda c: darken(c, c.files("*/batch4/*")), "content", "batch4", (), True),
-    Case("a tenth of the test labels flipped", lambda c: c.relabel(c.test_files()[::10]), "relabelled", "labelled otherwise"),
+    Case(
+        "a tenth of the test labels flipped",
+        lambda c: c.relabel(c.test_files()[::10]),
+        "relabelled",
+        "labelled otherwise",
+    ),
     Case("exact copies dropped", lambda c: c.set("clean.exact.policy=drop"), "parameters", "clean.exact.policy"),
     Case("audit drops", lambda c: c.set("audit.policy=drop"), "parameters", "audit.policy"),
     Case(
@@ -203,10 +210,17 @@ CASES = (
         "parameters",
         "augment.transforms",
     ),
-    Case("a preprocessing parameter", lambda c: c.set("preprocess.image.normalise=unit"), "parameters", "preprocess.image"),
+    Case(
+        "a preprocessing parameter",
+        lambda c: c.set("preprocess.image.normalise=unit"),
+        "parameters",
+        "preprocess.image",
+    ),
     Case("the training seed", lambda c: c.set("train.seed=8"), "parameters", "train.seed"),
     Case("the network's width", lambda c: c.set("train.network.width=8"), "parameters", "train.network.width"),
-    Case("rows of one class given to another", lambda c: c.relabel(c.some(40, "4/*/*"), to="9"), "relabelled", "4 -> 9"),
+    Case(
+        "rows of one class given to another", lambda c: c.relabel(c.some(40, "4/*/*"), to="9"), "relabelled", "4 -> 9"
+    ),
     Case(
         "rows moved to another group",
         regroup,
@@ -231,7 +245,10 @@ def write_images(folder: Path, *, limit: int) -> None:
     rows = [(row, pixels[row], "") for row in range(limit)]
     rows += [(row, pixels[row], "-again") for row in rng.choice(limit, 40, replace=False)]
     noise = rng.integers(0, 3, (40, 8, 8), dtype=np.uint8)
-    rows += [(row, pixels[row] // 2 * 2 + noise[n] // 2, "-near") for n, row in enumerate(rng.choice(limit, 40, replace=False))]
+    rows += [
+        (row, pixels[row] // 2 * 2 + noise[n] // 2, "-near")
+        for n, row in enumerate(rng.choice(limit, 40, replace=False))
+    ]
     for row, one, mark in rows:
         path = folder / str(labels[row]) / f"batch{row * NUM_BATCHES // limit}" / f"{row:04d}{mark}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -253,24 +270,23 @@ def run_stages(root: Path, *, base: Path | None, code: Path | None) -> None:
     sections = [yaml.safe_load((one / config.PARAMS_FILE).read_text()) for one in (root, base or root)]
     for stage in STAGES:
         is_other = base is None or sections[0][stage.name] != sections[1][stage.name] or not stage.inputs
-        is_other = is_other or (code is not None and stage.name == "train")
         paths = [artifact.path for artifact in stage.inputs.values()]
         if is_other or (base and any(versions.digest_of(root / p) != versions.digest_of(base / p) for p in paths)):
-            run_stage(stage.name, root=root, code=code)
+            if code is not None and stage.name == "train":
+                run_elsewhere(["train", "evaluate"], root=root, code=code)
+                return
+            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+                execute(stage, root=root, pipeline=PIPELINE, settings=SETTINGS)
 
 
-def run_stage(name: str, *, root: Path, code: Path | None) -> None:
-    """Run one stage here, or with other code in a process of its own."""
-    if code is not None:
-        environment = {**os.environ, "PYTHONPATH": str(code), "DATAMILL_TRACKING": "off"}
-        command = [str(BIN / "python"), "-m", "tasks", name]
-        done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
-        if done.returncode:
-            sys.exit(done.stdout[-2000:] + done.stderr[-2000:])
-        return
-    stage = next(one for one in STAGES if one.name == name)
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        execute(stage, root=root, pipeline=PIPELINE, settings=SETTINGS)
+def run_elsewhere(names: list[str], *, root: Path, code: Path) -> None:
+    """Run stages with other code, in a process of its own."""
+    program = "import sys; from tasks.__main__ import main; sys.exit(any([main([name]) for name in sys.argv[1:]]))"
+    environment = {**os.environ, "PYTHONPATH": str(code), "DATAMILL_TRACKING": "off"}
+    command = [str(BIN / "python"), "-c", program, *names]
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(done.stdout[-2000:] + done.stderr[-2000:])
 
 
 def try_case(case: Case, *, base: Path, root: Path) -> tuple[Explanation, bool]:
@@ -294,7 +310,9 @@ def main() -> int:
     options = parser.parse_args()
     limit = 600 if options.quick else 1_797
     cases = [case for case in CASES if (not options.quick or case.is_quick) and (options.only or "") in case.name]
-    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}; {limit} images", flush=True)
+    print(
+        f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}; {limit} images", flush=True
+    )
     passed, worst_gap = 0, 0.0
     with tempfile.TemporaryDirectory(prefix="datamill-benchmark-") as name:
         bases: dict[tuple[str, ...], Path] = {}
@@ -309,8 +327,8 @@ def main() -> int:
             worst_gap = max(worst_gap, abs(sum(one.total for one in found.ranked) - found.difference))
             second = f"; then {others[0].cause.title} ({others[0].score:.3g})" if others else ""
             print(
-                f"{'first ' if is_first else 'MISSED'} {case.name}: accuracy {found.value_a:.4f} -> {found.value_b:.4f}; "
-                f"{first.cause.title} ({first.score:.3g}){second}; {seconds:.0f} s",
+                f"{'first ' if is_first else 'MISSED'} {case.name}: accuracy {found.value_a:.4f} -> "
+                f"{found.value_b:.4f}; {first.cause.title} ({first.score:.3g}){second}; {seconds:.0f} s",
                 flush=True,
             )
             shutil.rmtree(Path(name) / f"case{number}")

@@ -97,22 +97,28 @@ def run(
 @app.command()
 @clear_errors
 def trace(
-    sample: Annotated[str, typer.Argument(metavar="SAMPLE_ID", help="Beginning of its id, or end of its source key.")],
+    what: Annotated[
+        str, typer.Argument(metavar="WHAT", help="A sample, a source, a row of a shard, a model, an alert: see below.")
+    ],
     root: Root = Path(),
     debug: Debug = False,
 ) -> None:
-    """Tell one sample's story: source, every stage's decision and reason, shard, prediction."""
+    """Tell the story of one thing: where it came from, what was decided about it and why, what came of it.
+
+    A sample is named by the beginning of its id or the end of its source key, a row of a shard as `train:12`. A prefix
+    says what else is meant: `source:`, `prediction:`, `model:` (a run or `champion`), `alert:`, `window:`.
+    """
     from rich.console import Console
     from rich.table import Table
 
-    from datamill.tracing import find_sample, story
+    from datamill import tracing
     from tasks import PIPELINE
 
-    sample_id = find_sample(sample, stages=PIPELINE, root=root)
-    table = Table(title=f"sample {sample_id}", title_justify="left", box=None, pad_edge=False)
+    trail = tracing.trace(what, stages=PIPELINE, root=root)
+    table = Table(title=trail.title, title_justify="left", box=None, pad_edge=False)
     for column in ("stage", "fate", "because", "and"):
         table.add_column(column, overflow="fold")
-    for chapter in story(sample_id, stages=PIPELINE, root=root):
+    for chapter in trail.chapters:
         facts = dict(chapter.facts)
         because = [str(facts.pop(key)) for key in ("reason", "detail") if key in facts]
         fate = facts.pop("fate", "")

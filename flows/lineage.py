@@ -1,4 +1,4 @@
-"""What a flow run leaves for later: its record, and why its number is not that of the champion, or of the run before."""
+"""What a flow run leaves for later: its record, and why its number is not the champion's, or that of the run before."""
 
 import sys
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from prefect.artifacts import create_markdown_artifact
 
-from datamill.errors import DatamillError, DataError
+from datamill.errors import DataError, DatamillError
 from datamill.lineage import recording
 from datamill.lineage.runs import CHAMPION, Run, find_run, open_record, records
 from datamill.tracking import Session, Tracker
@@ -27,7 +27,7 @@ def keep_record(root: Path, *, session: Session, statuses: Mapping[str, str], tr
 
 
 def tell_why(root: Path, *, session: Session, statuses: Mapping[str, str]) -> None:
-    """A Prefect artifact that explains the run's accuracy, since the champion or else since the run on record before it.
+    """A Prefect artifact that explains the run's accuracy, since the champion, or else since the run before it.
 
     Without an earlier run, or a measured number, there is nothing to tell.
     """

@@ -193,4 +193,4 @@ def _extent(group: Group) -> str:
 
 def union(rows: Iterable[Rows]) -> Rows:
     """All of these places, ascending, each once."""
-    return np.unique(np.concatenate([nobody(), *rows]))
+    return np.asarray(np.unique(np.concatenate([nobody(), *rows])))

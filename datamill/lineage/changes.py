@@ -132,7 +132,9 @@ def _code(a: Run, b: Run, *, stages: Sequence[Stage]) -> dict[tuple[str, ...], l
         old, new = a.code[stage.name], b.code[stage.name]
         if old.same_as(new) is False:
             named = changed_files(old.files, new.files) if old.files and new.files else []
-            for file in named or [f"of {stage.name} (digest {old.digest[:8]} -> {new.digest[:8]}; files not on record)"]:
+            for file in named or [
+                f"of {stage.name} (digest {old.digest[:8]} -> {new.digest[:8]}; files not on record)"
+            ]:
                 reached.setdefault(file, []).append(stage.name)
     grouped: dict[tuple[str, ...], list[str]] = {}
     for file, names in reached.items():

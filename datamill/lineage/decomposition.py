@@ -1,4 +1,4 @@
-"""A metric's difference between two runs as a sum of exact parts: which samples are measured, by what truth, by which model.
+"""A metric's difference between two runs as a sum of exact parts: other samples, another truth, another model.
 
 Between the two test sets stand the samples that both hold. Going from run A's number to run B's, first the samples
 that only A tests are left out, then those whose content was changed; on the common ones truth and model are exchanged,
@@ -28,9 +28,7 @@ Floats = NDArray[np.float64]
 ADDITIVE: dict[str, Callable[[Predictions], Floats]] = {
     "accuracy": lambda p: p.is_correct.astype(np.float64),
     "log_loss": lambda p: -np.log(np.clip(p.probabilities[np.arange(len(p.label)), p.label], SMALLEST_PROBABILITY, 1)),
-    "brier": lambda p: (
-        (p.probabilities**2).sum(axis=1) - 2 * p.probabilities[np.arange(len(p.label)), p.label] + 1
-    ),
+    "brier": lambda p: (p.probabilities**2).sum(axis=1) - 2 * p.probabilities[np.arange(len(p.label)), p.label] + 1,
 }
 """Metrics that are the mean of a value per sample, and that value, shape ``(N,)``."""
 
@@ -125,7 +123,10 @@ def _shares(
     rows_a[changed] = (at[2] - value_a[changed]) / len(kept)
     rows_b[partner[changed]] = (value_b[partner[changed]] - at[3]) / len(kept)
     old, now = _take(a, common), _take(b, there)
-    new_truth, new_model = value(Predictions(now.label, old.probabilities)), value(Predictions(old.label, now.probabilities))
+    new_truth, new_model = (
+        value(Predictions(now.label, old.probabilities)),
+        value(Predictions(old.label, now.probabilities)),
+    )
     truth = ((new_truth - value_a[common]) + (value_b[there] - new_model)) / 2
     rows_b[there] = truth / len(common)
     model_b[there] = (value_b[there] - value_a[common] - truth) / len(common)

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from datamill import catalog
 from datamill.errors import DataError
 from datamill.evaluation import reports
 from datamill.lineage import causes, changes, decomposition, following, measured, pairing, ranking, shifts
@@ -22,7 +23,6 @@ from datamill.lineage.roster import NOWHERE, SPLITS
 from datamill.lineage.runs import Run
 from datamill.lineage.shifts import Moments
 from datamill.stage import Stage, metrics_of
-from datamill import catalog
 
 DEFAULT_METRIC = "accuracy"
 TOLERANCE = 1e-4  # between a number on record and the same one computed again
@@ -48,9 +48,7 @@ def explain(a: Run, b: Run, *, metric: str, stages: Sequence[Stage]) -> Explanat
     values, found, classes = _decompose(old, new, pairs=pairs, name=name)
     sources = causes.source_changes(old.roster, new.roster, pairs=pairs)
     touched = causes.union(one.rows_a for one in sources)
-    origins, followed = following.follow(
-        old.roster, new.roster, pairs=pairs, touched=touched, known=old.roster.known
-    )
+    origins, followed = following.follow(old.roster, new.roster, pairs=pairs, touched=touched, known=old.roster.known)
     settings, idle = changes.setting_changes(a, b, stages=stages, pairs=pairs, origins=origins, sources=sources)
     moments = _moments(old, new, sources=sources)
     known = [*settings, *_described(sources, moments=moments)]
@@ -162,7 +160,9 @@ def _slices(a: Run, b: Run) -> Iterator[SliceDelta]:
         for run in (a, b)
     )
     both = [(old[key], new[key]) for key in old if key in new and old[key].accuracy != new[key].accuracy]
-    for x, y in sorted(both, key=lambda pair: -abs(pair[1].accuracy - pair[0].accuracy) * min(pair[0].count, pair[1].count)):
+    for x, y in sorted(
+        both, key=lambda pair: -abs(pair[1].accuracy - pair[0].accuracy) * min(pair[0].count, pair[1].count)
+    ):
         yield SliceDelta(x.property, x.value, x.count, y.count, x.accuracy, y.accuracy)
 
 
@@ -175,8 +175,8 @@ def _notes(
             stored = json.loads(side.run.open(path).read_text(encoding="utf-8")).get(name)
             if stored is not None and abs(stored - value) > TOLERANCE:
                 yield (
-                    f"{side.run.name} reports {name} {stored:.6g}, its predictions give {value:.6g}: it was measured by "
-                    f"other code than this"
+                    f"{side.run.name} reports {name} {stored:.6g}, its predictions give {value:.6g}: it was "
+                    f"measured by other code than this"
                 )
     if not causes_ and values[0] != values[1]:
         yield "Nothing on record differs, and yet the numbers do: device, drivers or a library outside the list."

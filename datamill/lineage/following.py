@@ -66,4 +66,6 @@ def _told(old: int, new: int, *, known: Sequence[Mapping[str, str]]) -> tuple[st
 
 def _words(decision: Mapping[str, str], *, names: Sequence[str]) -> str:
     told = {name: decision.get(name, "") for name in names}
-    return ", ".join(value or "no reason" if name in ("fate", "reason") else f"{name} {value}" for name, value in told.items())
+    return ", ".join(
+        value or "no reason" if name in ("fate", "reason") else f"{name} {value}" for name, value in told.items()
+    )

@@ -1,4 +1,4 @@
-"""What samples that were touched have in common: the folder, class or group in which they are far too many for chance."""
+"""What touched samples have in common: the folder, class or group in which they are far too many for chance."""
 
 # Shapes: N samples of the universe they were drawn from.
 

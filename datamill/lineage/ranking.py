@@ -79,14 +79,19 @@ def rank(causes: Sequence[Cause], *, a: Roster, b: Roster, movement: Movement) -
     measured = [_measure(cause, a=a, b=b, movement=movement) for cause in causes]
     claims = _claims(causes, a=a, b=b)
     exact = [
-        float((movement.rows_a[c.rows_a] / claims[0][c.rows_a]).sum() + (movement.rows_b[c.rows_b] / claims[1][c.rows_b]).sum())
+        float(
+            (movement.rows_a[c.rows_a] / claims[0][c.rows_a]).sum()
+            + (movement.rows_b[c.rows_b] / claims[1][c.rows_b]).sum()
+        )
         for c in causes
     ]
     unclaimed = movement.rows_a[claims[0] == 0].sum() + movement.rows_b[claims[1] == 0].sum()
     pool = movement.model + float(unclaimed)
     total = sum(one.score for one in measured)
     ranked = [
-        Ranked(one.cause, one.touched, one.share, one.lift, part, pool * one.score / total if total else pool / len(causes))
+        Ranked(
+            one.cause, one.touched, one.share, one.lift, part, pool * one.score / total if total else pool / len(causes)
+        )
         for one, part in zip(measured, exact, strict=True)
     ]
     return sorted(ranked, key=lambda one: (-one.score, one.cause.title))

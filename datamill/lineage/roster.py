@@ -39,7 +39,7 @@ class Codebook:
         columns = [pc.fill_null(table[name].cast(pa.string()), "") for name in table.column_names]
         joined = pc.binary_join_element_wise(*columns, SEPARATOR).combine_chunks().dictionary_encode()
         numbers = [self._enter(table.column_names, text.split(SEPARATOR)) for text in joined.dictionary.to_pylist()]
-        return np.array(numbers, np.int32)[joined.indices.to_numpy()]
+        return np.asarray(np.array(numbers, np.int32)[joined.indices.to_numpy()])
 
     def _enter(self, names: Sequence[str], values: Sequence[str]) -> int:
         number = self._number.setdefault((*names, *values), len(self.decisions))
@@ -84,7 +84,7 @@ class Roster:
 
     def is_in(self, split: str) -> NDArray[np.bool_]:
         """Which samples are in a split of the shards, shape ``(N,)``."""
-        return self.splits == SPLITS.index(split)
+        return np.asarray(self.splits == SPLITS.index(split))
 
 
 def read_roster(run: Run, *, stages: Sequence[Stage], book: Codebook) -> Roster:

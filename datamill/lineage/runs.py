@@ -15,8 +15,7 @@ from datamill.settings import Settings
 from datamill.stage import Stage
 
 WORKSPACE, CHAMPION = "workspace", "champion"
-CHAMPION_FILES = ("models/champion/champion.json", "registry/champion.json")  # names the run it came from
-RUN_KEYS = ("session", "run_id", "revision")  # of a champion's file, the surest first
+CHAMPION_FOLDER, VERSIONS_FOLDER = "models/champion", "models/champions"  # each with the dvc.lock its model came from
 MIN_CHARS = 4  # of a session's key
 MAX_LISTED = 5
 
@@ -99,8 +98,8 @@ def find_run(text: str, *, stages: Sequence[Stage], root: Path, settings: Settin
     """The run that ``text`` names.
 
     Args:
-        text: ``workspace``, ``champion``, a session's key or its beginning, a Git revision, an MLflow run's id, or the
-            folder of another workspace.
+        text: ``workspace``, ``champion``, a session's key or its beginning, the version of a model that was champion,
+            a Git revision, an MLflow run's id, or the folder of another workspace.
         stages: All stages.
         root: The workspace.
         settings: Where MLflow is; from the environment by default.
@@ -112,13 +111,16 @@ def find_run(text: str, *, stages: Sequence[Stage], root: Path, settings: Settin
     if text == WORKSPACE:
         return _live(root, name="the workspace", stages=stages)
     if text == CHAMPION:
-        return _champion(stages=stages, root=root, settings=settings)
+        return _champion(stages=stages, root=root)
     found = [folder for folder in records(root) if len(text) >= MIN_CHARS and folder.name.startswith(text)]
     exact = [folder for folder in found if folder.name == text] or found
     if len(exact) > 1:
         raise DataError(f"{len(exact)} runs on record begin with {text!r}: {_listed(exact)}; give more of the key")
     if exact:
         return open_record(exact[0], root=root)
+    kept = kept_versions(text, root=root)
+    if len(kept) == 1:
+        return open_version(kept[0], stages=stages, root=root)
     revision = git.resolve(text, root=root)
     if revision:
         return _committed(revision, stages=stages, root=root)
@@ -130,8 +132,14 @@ def find_run(text: str, *, stages: Sequence[Stage], root: Path, settings: Settin
     known = records(root)
     raise DataError(
         f"no run is called {text!r}: searched {len(known)} runs on record{f' ({_listed(known)})' if known else ''}, "
-        f"Git revisions, folders and MLflow's runs; {WORKSPACE!r} and {CHAMPION!r} are names, too"
+        f"champions, Git revisions, folders and MLflow's runs; {WORKSPACE!r} and {CHAMPION!r} are names, too"
     )
+
+
+def kept_versions(text: str, *, root: Path) -> list[Path]:
+    """Folders of the models that were champion and whose version begins with ``text``."""
+    found = (root / VERSIONS_FOLDER).glob(f"*/{versions.LOCK_FILE}") if len(text) >= MIN_CHARS else ()
+    return sorted(path.parent for path in found if path.parent.name.startswith(text))
 
 
 def records(root: Path) -> list[Path]:
@@ -189,12 +197,12 @@ def _live(root: Path, *, name: str, stages: Sequence[Stage]) -> Run:
 
 
 def _committed(revision: str, *, stages: Sequence[Stage], root: Path) -> Run:
-    texts = {
-        name: git.content(name, revision=revision, root=root) for name in (versions.LOCK_FILE, config.PARAMS_FILE)
-    }
+    texts = {name: git.content(name, revision=revision, root=root) for name in (versions.LOCK_FILE, config.PARAMS_FILE)}
     missing = [name for name, text in texts.items() if text is None]
     if missing:
-        raise DataError(f"revision {revision[:10]} has no {' and no '.join(missing)}; nothing was run and committed there")
+        raise DataError(
+            f"revision {revision[:10]} has no {' and no '.join(missing)}; nothing was run and committed there"
+        )
     lock_text, params_text = ((text or b"").decode() for text in texts.values())
     lock = versions.parse_lock(lock_text)
     return Run(
@@ -207,20 +215,33 @@ def _committed(revision: str, *, stages: Sequence[Stage], root: Path) -> Run:
     )
 
 
-def _champion(*, stages: Sequence[Stage], root: Path, settings: Settings | None) -> Run:
-    for path in (root / name for name in CHAMPION_FILES):
-        if path.is_file():
-            content = json.loads(path.read_text(encoding="utf-8"))
-            named = [str(content[key]) for key in RUN_KEYS if content.get(key)]
-            for text in named:
-                try:
-                    return find_run(text, stages=stages, root=root, settings=settings)
-                except DataError as error:
-                    missing = error
-            raise DataError(f"{path} names no run that is known here: {', '.join(named) or 'none at all'}") from (
-                missing if named else None
-            )
-    raise DataError(f"there is no champion yet: {' and '.join(CHAMPION_FILES)} are missing below {root}")
+def _champion(*, stages: Sequence[Stage], root: Path) -> Run:
+    folder = root / CHAMPION_FOLDER
+    if not folder.exists():
+        raise DataError(f"there is no champion yet: {folder} is missing; `datamill promote` makes one")
+    return open_version(folder.resolve(), stages=stages, root=root)
+
+
+def open_version(folder: Path, *, stages: Sequence[Stage], root: Path) -> Run:
+    """The run that a kept model came from: the one on record with the same lock file, else what that file tells.
+
+    Raises:
+        DataError: The model came from a workspace where DVC did not run.
+    """
+    lock_file = folder / versions.LOCK_FILE
+    if not lock_file.is_file():
+        raise DataError(f"{folder} holds no {versions.LOCK_FILE}, so the run it came from is not known")
+    for one in records(root):
+        if (one / versions.LOCK_FILE).is_file() and (one / versions.LOCK_FILE).read_bytes() == lock_file.read_bytes():
+            return open_record(one, root=root)
+    lock = versions.parse_lock(lock_file.read_text(encoding="utf-8"))
+    return Run(
+        name=f"model {folder.name}",
+        root=root,
+        lock=lock,
+        params=_params(lock, text=(folder / config.PARAMS_FILE).read_text(encoding="utf-8")),
+        code=codebase.codes(lock, stages=tuple(stage.name for stage in stages), root=root),
+    )
 
 
 def _from_mlflow(text: str, *, root: Path, settings: Settings | None) -> Path | None:

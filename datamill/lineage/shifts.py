@@ -72,7 +72,7 @@ class Moments:
     @property
     def variance(self) -> Floats:
         """Variances, never below zero."""
-        return np.maximum(0, self.square / np.maximum(1, self.count) - np.nan_to_num(self.mean) ** 2)
+        return np.asarray(np.maximum(0, self.square / np.maximum(1, self.count) - np.nan_to_num(self.mean) ** 2))
 
 
 def read_moments(run: Run, *, dataset: Dataset, group_of: NDArray[np.int64], num_groups: int) -> Moments:

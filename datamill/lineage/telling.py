@@ -1,6 +1,6 @@
 """An explanation as a page: Markdown for the console and Prefect, and one HTML file that needs nothing else."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from datamill import files
@@ -13,19 +13,19 @@ from datamill.reporting.cards import Block, Card, Picture, Section, Table, Text,
 MAX_ROWS = 12
 CHANCE = 0.05  # a sign test above this says no more than chance
 EXACT = (
-    "Every step below was measured on the runs' predictions, and together they are the difference: first the samples that "
-    "are tested in one run only, then truth and model exchanged on the common ones, in both orders."
+    "Every step below was measured on the runs' predictions, and together they are the difference: first the samples "
+    "that are tested in one run only, then truth and model exchanged on the common ones, in both orders."
 )
 JUDGED = (
-    "Exact is what a cause's own test samples account for. Judged is its part of what the model accounts for: no one can "
-    "take that apart without training again, so it is dealt out by score. The score is the share of samples touched (of "
-    "train or of test, whichever is larger) times the lift: how much more the metric moved in the classes it touches than "
-    "in all, where chance gives 1. Causes of equal score cannot be told apart by these two runs."
+    "Exact is what a cause's own test samples account for. Judged is its part of what the model accounts for: nobody "
+    "can take that apart without training again, so it is dealt out by score. The score is the share of samples "
+    "touched (of train or of test, whichever is larger) times the lift: how much more the metric moved in the classes "
+    "it touches than in all, where chance gives 1. Causes of equal score cannot be told apart by these two runs."
 )
 IDLE = "These differ as well, and provably change nothing that is measured: no result that leads to the number differs."
 FOLLOWED = (
-    "Decisions about samples that both runs have. Where a sample came to a stage unchanged, the difference began there; the "
-    "others followed from an earlier one."
+    "Decisions about samples that both runs have. Where a sample came to a stage unchanged, the difference began "
+    "there; the others followed from an earlier one."
 )
 
 
@@ -92,8 +92,8 @@ def _verdict(found: Explanation) -> str:
         p_value = sign_test(lost, won)
         word = "no more than chance would give" if p_value > CHANCE else "more than chance would give"
         lines.append(
-            f"Of {found.decomposition.num_common:,} common test samples {lost:,} became wrong and {won:,} right; by the "
-            f"sign test that is {word} (p = {p_value:.2g})."
+            f"Of {found.decomposition.num_common:,} common test samples {lost:,} became wrong and {won:,} right; by "
+            f"the sign test that is {word} (p = {p_value:.2g})."
         )
     return " ".join(lines)
 
@@ -102,7 +102,9 @@ def _parts(found: Explanation, *, is_drawn: bool) -> list[Block]:
     parts = found.decomposition.parts
     rows = [[PARTS[name], f"{value:+.4f}"] for name, value in parts.items()]
     table = Table(["part", "accounts for"], [*rows, ["the difference", f"{found.difference:+.4f}"]])
-    drawn = _picture("bridge", found, caption="Exact parts of the difference") if is_drawn and any(parts.values()) else []
+    drawn = (
+        _picture("bridge", found, caption="Exact parts of the difference") if is_drawn and any(parts.values()) else []
+    )
     return [Text(EXACT), *drawn, table]
 
 
@@ -130,7 +132,9 @@ def _causes(found: Explanation, *, is_drawn: bool) -> list[Block]:
 
 
 def _idle(found: Explanation) -> list[Block]:
-    return [Text(IDLE), Table(["difference"], [[line] for line in found.without_effect])] if found.without_effect else []
+    return (
+        [Text(IDLE), Table(["difference"], [[line] for line in found.without_effect])] if found.without_effect else []
+    )
 
 
 def _followed(found: Explanation) -> list[Block]:
@@ -146,15 +150,19 @@ def _followed(found: Explanation) -> list[Block]:
     return [Text(FOLLOWED), Table(["stage", "decides otherwise", "began there", "most often"], rows)] if rows else []
 
 
-def _where(found: Explanation) -> Iterator[Block] | list[Block]:
+def _where(found: Explanation) -> list[Block]:
     blocks: list[Block] = []
-    moved = sorted((one for one in found.classes if one.right_a != one.right_b or one.share), key=lambda one: -abs(one.share))
+    moved = sorted(
+        (one for one in found.classes if one.right_a != one.right_b or one.share), key=lambda one: -abs(one.share)
+    )
     if moved:
         rows = [
             [one.name, f"{one.num_common:,}", f"{one.right_a:,}", f"{one.right_b:,}", f"{one.share:+.4f}"]
             for one in moved[:MAX_ROWS]
         ]
-        blocks.append(Table(["class", "common test samples", "right before", "right after", "of the model's part"], rows))
+        blocks.append(
+            Table(["class", "common test samples", "right before", "right after", "of the model's part"], rows)
+        )
     if found.slices:
         rows = [
             [
@@ -175,7 +183,10 @@ def _samples(found: Explanation) -> list[Block]:
     sizes = [[name, f"{a:,}", f"{b:,}", f"{b - a:+,}"] for name, (a, b) in found.sizes.items()]
     blocks: list[Block] = [Table(["samples", "before", "after", "difference"], sizes)]
     if found.shares:
-        rows = [[f"{one.property} {one.value}", f"{one.num_a:,}", f"{one.num_b:,}", f"{one.num_b - one.num_a:+,}"] for one in found.shares]
+        rows = [
+            [f"{one.property} {one.value}", f"{one.num_a:,}", f"{one.num_b:,}", f"{one.num_b - one.num_a:+,}"]
+            for one in found.shares
+        ]
         blocks.append(Table(["of the source", "before", "after", "difference"], rows))
     if found.features:
         rows = [[one.feature, f"{one.mean_a:.5g}", f"{one.mean_b:.5g}", f"{one.effect:+.3f}"] for one in found.features]
@@ -186,7 +197,9 @@ def _samples(found: Explanation) -> list[Block]:
 def _touches(one: Ranked) -> str:
     if one.cause.is_everywhere:
         return "every sample"
-    told = ", ".join(f"{split} {one.touched[split]:,}" for split in ("train", "validation", "test") if one.touched[split])
+    told = ", ".join(
+        f"{split} {one.touched[split]:,}" for split in ("train", "validation", "test") if one.touched[split]
+    )
     return told or f"{one.touched['all']:,} that are in no split"
 
 
