@@ -26,10 +26,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import yaml
 from pipeline import BIN, Figure
 
-from datamill import config, dvcfile, files
+from datamill import config, dvcfile, files, parts
 from datamill.execute import execute
 from datamill.lineage import versions
 from datamill.lineage.causes import Kind
@@ -124,9 +125,7 @@ class Copy:
 
     def test_files(self) -> list[Path]:
         """Images that the base tests on."""
-        import pyarrow.parquet as pq
-
-        sources = pq.read_table(self.base / "data/ingest/samples", columns=["sample_id", "source"])
+        sources = parts.read_table(self.base / "data/ingest/samples", columns=["sample_id", "source"])
         placed = pq.read_table(self.base / "data/shard/ledger.parquet", filters=[("split", "=", "test")])
         tested = set(placed["sample_id"].to_pylist())
         rows = zip(*(column.to_pylist() for column in sources.columns), strict=True)

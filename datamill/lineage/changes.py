@@ -14,6 +14,7 @@ from datamill.lineage.runs import Run
 from datamill.stage import Stage
 
 MAX_NAMED = 4
+MAX_CHARS = 80  # of a parameter's value
 MEASURES = "evaluate"  # its parameters shape its reports; the number is computed from the predictions, alike for both
 Rows = NDArray[np.int64]
 
@@ -153,4 +154,5 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _value(values: Mapping[str, object], name: str) -> str:
-    return str(values[name]) if name in values else "unset"
+    text = str(values[name]) if name in values else "unset"
+    return text if len(text) <= MAX_CHARS else f"{text[: MAX_CHARS - 1]}…"

@@ -104,8 +104,8 @@ def _read_predictions(
     rows = pc.index_in(table["sample_id"], value_set=roster.ids).combine_chunks()
     if rows.null_count or not len(rows):
         raise DataError(
-            f"{run.name}: {rows.null_count} of {len(rows)} predictions of {split} are for samples that are not its own; run "
-            f"the stage evaluate again"
+            f"{run.name}: {rows.null_count} of {len(rows)} predictions of {split} are for samples of another run; "
+            f"run the stage evaluate again"
         )
     own = len(roster.dataset.classes)
     probabilities = np.zeros((len(rows), len(classes)))

@@ -91,9 +91,9 @@ def _verdict(found: Explanation) -> str:
     if found.decomposition.num_common:
         p_value = sign_test(lost, won)
         word = "no more than chance would give" if p_value > CHANCE else "more than chance would give"
+        tested = f" By the sign test that is {word} (p = {p_value:.2g})." if lost + won else ""
         lines.append(
-            f"Of {found.decomposition.num_common:,} common test samples {lost:,} became wrong and {won:,} right; by "
-            f"the sign test that is {word} (p = {p_value:.2g})."
+            f"Of {found.decomposition.num_common:,} common test samples {lost:,} became wrong and {won:,} right.{tested}"
         )
     return " ".join(lines)
 
