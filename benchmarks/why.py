@@ -324,10 +324,10 @@ def main() -> int:
             passed += is_first
             first, *others = found.ranked
             worst_gap = max(worst_gap, abs(sum(one.total for one in found.ranked) - found.difference))
-            second = f"; then {others[0].cause.title} ({others[0].score:.3g})" if others else ""
+            second = f"; then {others[0].cause.title} ({others[0].weight:.2g})" if others else ""
             print(
                 f"{'first ' if is_first else 'MISSED'} {case.name}: accuracy {found.value_a:.4f} -> "
-                f"{found.value_b:.4f}; {first.cause.title} ({first.score:.3g}){second}; {seconds:.0f} s",
+                f"{found.value_b:.4f}; {first.cause.title} ({first.weight:.2g}){second}; {seconds:.0f} s",
                 flush=True,
             )
             shutil.rmtree(Path(name) / f"case{number}")

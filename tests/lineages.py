@@ -47,18 +47,27 @@ def write_workspace(
     table = table.set_column(table.column_names.index("label"), "label", pa.array(labels)).take(pa.array(rows))
     write_parts(root / catalog.INGEST_SAMPLES.path, dataset, table)
     (root / "reports/evaluate").mkdir(parents=True)
-    ledger.write_rejects(root / catalog.INGEST_REJECTS.path, [(f"item-{row:04d}", "bad_row", "no target") for row in drop])
+    ledger.write_rejects(
+        root / catalog.INGEST_REJECTS.path, [(f"item-{row:04d}", "bad_row", "no target") for row in drop]
+    )
     ids = table["sample_id"].to_pylist()
     for artifact in LEDGERS:
         ledger.write(root / artifact.path, sample_ids=ids, fates="kept", reasons="", details="")
     placed = pa.array([splits(row) for row in rows])
     ledger.write(
-        root / catalog.SPLIT_ASSIGNMENTS.path, sample_ids=ids, fates="kept", reasons="", details="", extra={"split": placed}
+        root / catalog.SPLIT_ASSIGNMENTS.path,
+        sample_ids=ids,
+        fates="kept",
+        reasons="",
+        details="",
+        extra={"split": placed},
     )
     fates = ["dropped" if row in audited else "kept" for row in rows]
     reasons = ["label_issue" if row in audited else "" for row in rows]
     columns = {"split": placed, "label": table["label"]}
-    ledger.write(root / catalog.AUDIT_LEDGER.path, sample_ids=ids, fates=fates, reasons=reasons, details="", extra=columns)
+    ledger.write(
+        root / catalog.AUDIT_LEDGER.path, sample_ids=ids, fates=fates, reasons=reasons, details="", extra=columns
+    )
     kept = pa.array([row not in audited for row in rows])
     left = {name: column.filter(kept) for name, column in columns.items()}
     left_ids = table["sample_id"].filter(kept)

@@ -108,7 +108,8 @@ def _movement(a: Side, b: Side, *, found: Decomposition, classes: Sequence[Class
     rows_a[a.rows], rows_b[b.rows] = found.rows_a, found.rows_b
     moved = {one.name: one.share * found.num_common / one.num_common for one in classes}
     model = found.parts.get("model", 0.0) + found.parts.get("other", 0.0)
-    return Movement(rows_a, rows_b, model, moved, {one.name: one.num_common for one in classes})
+    gross = float(np.abs(found.model_b).sum()) or abs(model)
+    return Movement(rows_a, rows_b, model, gross, moved, {one.name: one.num_common for one in classes})
 
 
 def _moments(a: Side, b: Side, *, sources: Sequence[Cause]) -> tuple[Moments, Moments]:

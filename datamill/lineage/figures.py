@@ -36,7 +36,8 @@ def bridge_figure(found: Explanation) -> Figure:
         axes.annotate(f"{value:.4f}", (value, row), xytext=(9, 0), textcoords="offset points", va="center", size=9)
     axes.set_yticks(rows, ["before", *(name for name, _ in steps), "after"])
     axes.set(ylim=(len(steps) + 1.6, -0.6), xlabel=found.metric)
-    axes.margins(x=0.18)
+    axes.use_sticky_edges = False  # else the first marker is cut in half
+    axes.margins(x=0.14)
     return figure
 
 

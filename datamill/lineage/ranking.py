@@ -1,15 +1,16 @@
 """How much of a difference each cause accounts for: what is exact by the samples it touches, the rest by judgement.
 
-A cause's score is the share of the samples it touches (of train or of test, whichever is larger) times how much more
-the metric moved in the classes it touches than in all of them. A cause that touches every sample scores 1. What the
-test samples themselves account for is exact; the model's part cannot be taken apart without training again, so it is
-dealt out in proportion to the scores, and called judged.
+What the test samples that a cause touches account for is exact. The model's part cannot be taken apart without training
+again, so it is dealt out by score and called judged: the score is the share of the samples that a cause touches (of
+train or of test, whichever is larger) times how much more the metric moved in their classes than in all. A cause that
+touches every sample scores 1. The ranking goes by what a cause accounts for, exact and judged, with gains and losses
+that cancel in the model's part both counted: two models of equal accuracy that disagree do have a reason.
 """
 
 # Shapes: N, M test samples of runs A and B, K classes.
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +33,7 @@ class Ranked:
         lift: How much more the metric moved in the classes it touches than in all; 1 is what chance gives.
         exact: What its test samples account for.
         judged: Its part of what the model accounts for.
+        weight: What the ranking goes by: what it accounts for, gains and losses of the model that cancel counted both.
     """
 
     cause: Cause
@@ -40,10 +42,11 @@ class Ranked:
     lift: float
     exact: float
     judged: float
+    weight: float = 0.0
 
     @property
     def score(self) -> float:
-        """What the ranking goes by."""
+        """How large a part of the model's account it is given."""
         return self.share * self.lift
 
     @property
@@ -60,6 +63,7 @@ class Movement:
         rows_a: What each sample of A accounts for, at its place in A's roster.
         rows_b: The same of B.
         model: What the model accounts for in all.
+        gross: The same with gains and losses of single samples both counted.
         by_class: Mean movement of the metric on common test samples, by class name.
         num_by_class: Common test samples by class name.
     """
@@ -67,34 +71,30 @@ class Movement:
     rows_a: Floats
     rows_b: Floats
     model: float
+    gross: float
     by_class: dict[str, float]
     num_by_class: dict[str, int]
 
 
 def rank(causes: Sequence[Cause], *, a: Roster, b: Roster, movement: Movement) -> list[Ranked]:
-    """The causes with their accounts, the highest score first; what they account for sums to the difference.
+    """The causes with their accounts, the weightiest first; what they account for sums to the difference.
 
     Samples that no cause touches (moved by a decision that followed from one) are judged like the model's part.
     """
     measured = [_measure(cause, a=a, b=b, movement=movement) for cause in causes]
-    claims = _claims(causes, a=a, b=b)
-    exact = [
-        float(
-            (movement.rows_a[c.rows_a] / claims[0][c.rows_a]).sum()
-            + (movement.rows_b[c.rows_b] / claims[1][c.rows_b]).sum()
-        )
-        for c in causes
-    ]
-    unclaimed = movement.rows_a[claims[0] == 0].sum() + movement.rows_b[claims[1] == 0].sum()
-    pool = movement.model + float(unclaimed)
     total = sum(one.score for one in measured)
-    ranked = [
-        Ranked(
-            one.cause, one.touched, one.share, one.lift, part, pool * one.score / total if total else pool / len(causes)
-        )
-        for one, part in zip(measured, exact, strict=True)
-    ]
-    return sorted(ranked, key=lambda one: (-one.score, one.cause.title))
+    claims_a, claims_b = _claims(causes, a=a, b=b)
+    free_a, free_b = movement.rows_a[claims_a == 0], movement.rows_b[claims_b == 0]
+    pool = movement.model + float(free_a.sum() + free_b.sum())
+    gross = movement.gross + float(np.abs(free_a).sum() + np.abs(free_b).sum())
+    ranked = []
+    for one in measured:
+        share = one.score / total if total else 1 / len(causes)
+        mine_a, mine_b = one.cause.rows_a, one.cause.rows_b
+        exact = float((movement.rows_a[mine_a] / claims_a[mine_a]).sum())  # two causes of one sample have half each
+        exact += float((movement.rows_b[mine_b] / claims_b[mine_b]).sum())
+        ranked.append(replace(one, exact=exact, judged=pool * share, weight=abs(exact) + gross * share))
+    return sorted(ranked, key=lambda one: (-one.weight, -one.score, one.cause.title))
 
 
 def lift_of(touched: dict[str, int], *, movement: Movement) -> float:

@@ -20,7 +20,8 @@ JUDGED = (
     "Exact is what a cause's own test samples account for. Judged is its part of what the model accounts for: nobody "
     "can take that apart without training again, so it is dealt out by score. The score is the share of samples "
     "touched (of train or of test, whichever is larger) times the lift: how much more the metric moved in the classes "
-    "it touches than in all, where chance gives 1. Causes of equal score cannot be told apart by these two runs."
+    "it touches than in all, where chance gives 1. The order goes by exact and judged together, with the model's gains "
+    "and losses both counted. Causes that stand equal cannot be told apart by these two runs."
 )
 IDLE = "These differ as well, and provably change nothing that is measured: no result that leads to the number differs."
 FOLLOWED = (
@@ -36,12 +37,12 @@ def why_card(found: Explanation, *, is_drawn: bool) -> Card:
         subtitle=f"From {found.a} to {found.b}",
         sections=[
             Section("At a glance", [_tiles(found), Text(_verdict(found))]),
-            Section("What the difference is made of (exact)", _parts(found, is_drawn=is_drawn)),
-            Section("What is behind it (ranked)", _causes(found, is_drawn=is_drawn)),
-            Section("What differs and changed nothing", _idle(found)),
+            Section("Exact parts", _parts(found, is_drawn=is_drawn)),
+            Section("Ranked causes", _causes(found, is_drawn=is_drawn)),
+            Section("Without effect", _idle(found)),
             Section("What followed", _followed(found)),
             Section("Where the model moved", _where(found)),
-            Section("What the samples are", _samples(found)),
+            Section("Samples", _samples(found)),
             Section("Notes", [Text("\n\n".join(found.notes))] if found.notes else []),
         ],
     )
@@ -84,17 +85,19 @@ def _verdict(found: Explanation) -> str:
     if first is None:
         lines.append("Nothing that leads to the number differs between these runs.")
     else:
-        equal = [one for one in found.ranked[1:] if one.score == first.score]
-        also = f", as are {len(equal)} other causes of equal score" if equal else ""
-        lines.append(f"Ranked first{also}: {first.cause.title}, {_touches(first)}.")
+        equal = [one for one in found.ranked[1:] if one.weight == first.weight]
+        also = f", together with {len(equal)} of equal weight" if equal else ""
+        lines.append(
+            f"Ranked first{also}: {first.cause.title} ({_touches(first)}). It accounts for {first.total:+.4f} of the "
+            f"{found.difference:+.4f}, of which {first.exact:+.4f} is exact."
+        )
     lost, won = found.decomposition.num_lost, found.decomposition.num_won
     if found.decomposition.num_common:
         p_value = sign_test(lost, won)
         word = "no more than chance would give" if p_value > CHANCE else "more than chance would give"
-        tested = f" By the sign test that is {word} (p = {p_value:.2g})." if lost + won else ""
-        lines.append(
-            f"Of {found.decomposition.num_common:,} common test samples {lost:,} became wrong and {won:,} right.{tested}"
-        )
+        num_common = found.decomposition.num_common
+        lines.append(f"Of {num_common:,} common test samples {lost:,} became wrong and {won:,} right.")
+        lines += [f"By the sign test that is {word} (p = {p_value:.2g})."] if lost + won else []
     return " ".join(lines)
 
 
@@ -105,7 +108,7 @@ def _parts(found: Explanation, *, is_drawn: bool) -> list[Block]:
     drawn = (
         _picture("bridge", found, caption="Exact parts of the difference") if is_drawn and any(parts.values()) else []
     )
-    return [Text(EXACT), *drawn, table]
+    return [Text(EXACT), *(drawn or [table])]
 
 
 def _causes(found: Explanation, *, is_drawn: bool) -> list[Block]:

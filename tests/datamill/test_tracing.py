@@ -63,7 +63,13 @@ def write_window(root, *, window="000007", fingerprint="beef0123"):
     content = {"window": window, "judged_at": "2026-03-01T12:00:00+00:00", "model": "m1", "verdict": verdict}
     (folder / "verdict.json").write_text(json.dumps({**content, "is_drift": True, "is_at_risk": True}))
     change = {"event": "raised", "severity": "page", "topic": "performance-at-risk", "fingerprint": fingerprint}
-    body = {"window": window, "model": "m1", "at": "2026-03-01T12:00:00Z", "links": {"report": "r"}, "changes": [change]}
+    body = {
+        "window": window,
+        "model": "m1",
+        "at": "2026-03-01T12:00:00Z",
+        "links": {"report": "r"},
+        "changes": [change],
+    }
     path = root / ".datamill/watch/alerts.db"
     path.parent.mkdir(parents=True)
     with sqlite3.connect(path) as database:

@@ -93,7 +93,12 @@ def test_a_ledger_comes_with_its_columns_its_rows_and_how_many_have_which_fate(t
     root = write_workspace(tmp_path / "ws", audited=[0, 1, 2])
     outputs = events.event("COMPLETE", subject(root, "audit"), now=NOW)["outputs"]
     (ledger,) = [one for one in outputs if one["name"].endswith("ledger.parquet")]
-    assert [field["name"] for field in ledger["facets"]["schema"]["fields"]][:4] == ["sample_id", "fate", "reason", "detail"]
+    assert [field["name"] for field in ledger["facets"]["schema"]["fields"]][:4] == [
+        "sample_id",
+        "fate",
+        "reason",
+        "detail",
+    ]
     assert ledger["facets"]["dataQualityMetrics"]["rowCount"] == 64
     assert ledger["facets"]["datamill_ledger"]["fates"] == {"kept": 61, "repaired": 0, "dropped": 3, "quarantined": 0}
     assert ledger["facets"]["datamill_ledger"]["reasons"] == {"label_issue": 3}

@@ -108,7 +108,9 @@ def test_a_run_without_predictions_says_what_makes_them(tmp_path):
     a, b = (write_workspace(tmp_path / name) for name in "ab")
     (b / "data/evaluate/predictions.parquet").unlink()
     runs = [find_run(str(root), stages=PIPELINE, root=root) for root in (a, b)]
-    with pytest.raises(DataError, match=r"workspace b has no data/evaluate/predictions.parquet; `datamill run` makes it"):
+    with pytest.raises(
+        DataError, match=r"workspace b has no data/evaluate/predictions.parquet; `datamill run` makes it"
+    ):
         explain(*runs, metric="accuracy", stages=PIPELINE)
 
 
@@ -119,7 +121,7 @@ def test_the_page_names_the_cause_in_markdown_and_html_and_needs_no_other_file(t
     page = (tmp_path / "why.html").read_text()
     assert "train.epochs 30 -&gt; 3" in page
     assert "<svg" in page
-    assert "src=\"http" not in page
+    assert 'src="http' not in page
     assert "figures/" not in page
 
 

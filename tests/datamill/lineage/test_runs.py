@@ -122,12 +122,16 @@ def test_without_a_cache_the_workspace_serves_where_its_bytes_are_the_same(root)
 
 
 def test_what_a_run_never_made_is_said(root):
-    with pytest.raises(DataError, match=r"train ws of .* has no models/train/best.safetensors: its dvc.lock does not name"):
+    with pytest.raises(
+        DataError, match=r"train ws of .* has no models/train/best.safetensors: its dvc.lock does not name"
+    ):
         find("aaaa", root).open(catalog.TRAIN_BEST.path)
 
 
 def test_an_unknown_run_lists_what_was_searched(root):
-    with pytest.raises(DataError, match=r"no run is called 'zzz': searched 2 runs on record \(abcd-second, aaaa-first\)"):
+    with pytest.raises(
+        DataError, match=r"no run is called 'zzz': searched 2 runs on record \(abcd-second, aaaa-first\)"
+    ):
         find("zzz", root)
 
 

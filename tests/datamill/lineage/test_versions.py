@@ -7,7 +7,7 @@ from datamill.lineage import versions
 
 
 def store(root, content: bytes) -> str:
-    digest = hashlib.md5(content).hexdigest()
+    digest = hashlib.md5(content, usedforsecurity=False).hexdigest()
     path = root / ".dvc/cache/files/md5" / digest[:2] / digest[2:]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
@@ -17,7 +17,7 @@ def store(root, content: bytes) -> str:
 def store_folder(root, members) -> str:
     listing = [{"md5": store(root, content), "relpath": name} for name, content in sorted(members.items())]
     text = json.dumps(listing, sort_keys=True).encode()
-    digest = hashlib.md5(text).hexdigest() + ".dir"
+    digest = hashlib.md5(text, usedforsecurity=False).hexdigest() + ".dir"
     path = root / ".dvc/cache/files/md5" / digest[:2] / digest[2:]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(text)
@@ -47,7 +47,7 @@ def test_a_file_and_a_folder_are_found_in_the_cache_without_checking_out(tmp_pat
 def test_a_folder_of_which_a_byte_is_missing_is_not_found(tmp_path):
     digest = store_folder(tmp_path, {"a.txt": b"a", "b.txt": b"b"})
     assert versions.Cache(tmp_path).find(digest) is not None
-    gone = hashlib.md5(b"b").hexdigest()
+    gone = hashlib.md5(b"b", usedforsecurity=False).hexdigest()
     (tmp_path / ".dvc/cache/files/md5" / gone[:2] / gone[2:]).unlink()
     assert versions.Cache(tmp_path).find(digest) is None
     assert versions.Cache(tmp_path).find("0" * 32) is None
