@@ -118,9 +118,12 @@ def _relabelled(a: Roster, b: Roster, *, pairs: Pairs, rows: Rows, side: _Side) 
             is_told[chosen] = True
     shared = [*_label_pairs(a.labels, codes=codes, names=names), *side.properties]
     for group in grouping.groups((codes >= 0) & ~is_told, shared):
-        title = f"{_count(group)} labelled otherwise{_where(group)}"
-        told = ", ".join(names[number] for number in np.unique(codes[group.rows])[:MAX_NAMED])
-        found.append(_relabelling(title, "; ".join(filter(None, [_extent(group), told])), group.rows, pairs))
+        kinds = np.unique(codes[group.rows])
+        where = _where(group) or (f": {names[kinds[0]]}" if len(kinds) == 1 else "")
+        more = f" and {len(kinds) - MAX_NAMED} other ways" if len(kinds) > MAX_NAMED else ""
+        told = ", ".join(names[number] for number in kinds[:MAX_NAMED]) + more if len(kinds) > 1 else ""
+        detail = "; ".join(filter(None, [_extent(group), told]))
+        found.append(_relabelling(f"{_count(group)} labelled otherwise{where}", detail, group.rows, pairs))
     return found
 
 

@@ -86,7 +86,11 @@ def setting_changes(
 def parameter_changes(old: Mapping[str, object], new: Mapping[str, object]) -> list[str]:
     """One line per parameter that differs: ``peak_lr 0.004 -> 0.001``."""
     names = dict.fromkeys([*old, *new])
-    return [f"{name} {_value(old, name)} -> {_value(new, name)}" for name in names if old.get(name) != new.get(name)]
+    return [
+        f"{name} {_value(old, name)} -> {_value(new, name)}"
+        for name in names
+        if (name in old, old.get(name)) != (name in new, new.get(name))
+    ]
 
 
 def changed_files(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
@@ -96,7 +100,7 @@ def changed_files(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
     return [
         f"{name}{f' ({words[name not in old, name not in new]})' if name not in old or name not in new else ''}"
         for name in names
-        if old.get(name) != new.get(name)
+        if (name in old, old.get(name)) != (name in new, new.get(name))
     ]
 
 

@@ -140,7 +140,7 @@ def test_what_causes_account_for_sums_to_the_difference_and_the_class_that_moved
     a, b = roster(rows()), roster(after)
     causes = source_changes(a, b, pairs=pair(a, b))
     assert len(causes) == 1
-    everywhere = [one for one in rank(causes, a=a, b=b, movement=movement(a, b, model=-0.3, gross=0.3))]
+    everywhere = rank(causes, a=a, b=b, movement=movement(a, b, model=-0.3, gross=0.3))
     assert everywhere[0].judged == pytest.approx(-0.3)
     moved = movement(a, b, model=-0.3, gross=0.3, by_class={"a": -0.5, "b": 0.0, "c": 0.0})
     assert rank(causes, a=a, b=b, movement=moved)[0].lift > 1
