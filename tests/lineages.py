@@ -115,3 +115,8 @@ def _write_predictions(
     tested = predictions.filter(pc.equal(predictions["split"], "test"))
     right = pc.equal(tested["label"], tested["predicted"]).to_pylist()
     files.write_json(root / "reports/evaluate.json", {"samples": len(right), "accuracy": sum(right) / len(right)})
+    lines = ["property,value,count,accuracy,low,high"]
+    for name in CLASSES:
+        chosen = [one for one, label in zip(right, tested["label"].to_pylist(), strict=True) if label == name]
+        lines.append(f"class,{name},{len(chosen)},{sum(chosen) / max(1, len(chosen))},0.0,1.0")
+    (root / catalog.EVALUATE_SLICES.path).write_text("\n".join(lines) + "\n")

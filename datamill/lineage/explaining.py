@@ -2,16 +2,17 @@
 
 # Shapes: N source samples of a run, T its measured samples, K classes of either run.
 
+import csv
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from datamill import catalog
 from datamill.errors import DataError
-from datamill.evaluation import reports
 from datamill.lineage import causes, changes, decomposition, following, measured, pairing, ranking, shifts
 from datamill.lineage.causes import Cause
 from datamill.lineage.decomposition import Decomposition
@@ -152,19 +153,25 @@ def _sizes(a: Side, b: Side) -> dict[str, tuple[int, int]]:
     }
 
 
-def _slices(a: Run, b: Run) -> Iterator[SliceDelta]:
-    """Slices that both reports have, where they differ; the largest difference in samples first."""
+def _slices(a: Run, b: Run) -> list[SliceDelta]:
+    """Slices that both reports have and that differ; those that concern most samples first."""
     if not all(run.has(catalog.EVALUATE_SLICES.path) for run in (a, b)):
-        return
-    old, new = (
-        {(one.property, one.value): one for one in reports.read_slices(run.open(catalog.EVALUATE_SLICES.path))}
-        for run in (a, b)
-    )
-    both = [(old[key], new[key]) for key in old if key in new and old[key].accuracy != new[key].accuracy]
-    for x, y in sorted(
-        both, key=lambda pair: -abs(pair[1].accuracy - pair[0].accuracy) * min(pair[0].count, pair[1].count)
-    ):
-        yield SliceDelta(x.property, x.value, x.count, y.count, x.accuracy, y.accuracy)
+        return []
+    old, new = (_read_slices(run.open(catalog.EVALUATE_SLICES.path)) for run in (a, b))
+    deltas = [
+        SliceDelta(*key, num_a=old[key][0], num_b=new[key][0], accuracy_a=old[key][1], accuracy_b=new[key][1])
+        for key in old
+        if key in new
+    ]
+    moved = [one for one in deltas if one.accuracy_a != one.accuracy_b]
+    return sorted(moved, key=lambda one: -abs(one.accuracy_b - one.accuracy_a) * min(one.num_a, one.num_b))
+
+
+def _read_slices(path: Path) -> dict[tuple[str, str], tuple[int, float]]:
+    """Samples and accuracy of every slice of a ``slices.csv``."""
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {(row["property"], row["value"]): (int(row["count"]), float(row["accuracy"])) for row in rows}
 
 
 def _notes(

@@ -1,6 +1,6 @@
 """Every source sample of a run with what was decided about it, in light columns; payloads are not read.
 
-Memory grows with the number of samples by about two hundred bytes each; ledgers are joined as streams.
+Memory grows with the number of samples by less than a kilobyte each; ledgers are joined as streams.
 """
 
 # Shapes: N source samples of one run.

@@ -90,6 +90,7 @@ def test_classes_say_where_the_model_moved(tmp_path):
     moved = {one.name: one.share for one in found.classes}
     assert moved["2"] == pytest.approx(found.difference)
     assert moved["0"] == moved["1"] == 0
+    assert [(one.property, one.value, one.accuracy_a, one.accuracy_b) for one in found.slices] == [("class", "2", 1, 0)]
 
 
 def test_the_other_split_and_another_metric_can_be_asked_for(tmp_path):
