@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from datamill import catalog, config
 from datamill.lineage.causes import Cause, Kind, nobody, union
-from datamill.lineage.pairing import Pairs
+from datamill.lineage.pairing import ALONE, Pairs
 from datamill.lineage.roster import ledgers
 from datamill.lineage.runs import Run
 from datamill.stage import Stage
@@ -26,12 +27,14 @@ class Reach:
     Attributes:
         is_none: Provably nothing that is measured: none of its results that lead there differs, or none leads there.
         is_everywhere: Every sample, for all that is known.
-        rows: Otherwise these, places in A.
+        rows_a: Otherwise these, places in A.
+        rows_b: And these, places in B.
     """
 
     is_none: bool = False
     is_everywhere: bool = False
-    rows: Rows = field(default_factory=nobody)
+    rows_a: Rows = field(default_factory=nobody)
+    rows_b: Rows = field(default_factory=nobody)
 
 
 def leading(stages: Sequence[Stage]) -> dict[str, set[str]]:
@@ -59,22 +62,28 @@ def setting_changes(
         origins: By stage, samples of A about which it began to decide otherwise.
         sources: What became of the source's rows; the first stage's settings may be behind it.
     """
-    reaches = {stage.name: _reach(stage, a, b, stages=stages, origins=origins, sources=sources) for stage in stages}
+    leads, declared = leading(stages), {stage.name: stage for stage in stages}
+
+    @cache  # the digests of a workspace without a lock file are computed, and that takes a while
+    def reach(name: str) -> Reach:
+        differing = {path for path in leads.get(name, ()) if a.digest(path) is None or a.digest(path) != b.digest(path)}
+        return _reach(declared[name], differing=differing, pairs=pairs, own=origins.get(name), sources=sources)
+
     found: list[Cause] = []
     idle: list[str] = []
     for stage in stages:
         lines = list(_parameters(a, b, stage=stage.name))
-        if lines and (reaches[stage.name].is_none or stage.name == MEASURES):
+        if lines and (stage.name == MEASURES or reach(stage.name).is_none):
             idle += [f"parameter {line}" for line in lines]
         elif lines:
             title, detail = _headline(lines)
-            found.append(_cause("parameters", title, detail, [reaches[stage.name]], pairs=pairs))
+            found.append(_cause("parameters", title, detail, [reach(stage.name)]))
     for files, names in _code(a, b, stages=stages).items():
-        alive = [reaches[name] for name in names if not reaches[name].is_none]
+        alive = [reach(name) for name in names if not reach(name).is_none]
         title, detail = _headline(list(files))
         told = f"code {title} (reached by {_some(names)})"
         if alive:
-            found.append(_cause("code", told, detail, alive, pairs=pairs))
+            found.append(_cause("code", told, detail, alive))
         else:
             idle.append(told)
     libraries = parameter_changes(a.libraries, b.libraries) if a.libraries and b.libraries else []
@@ -104,25 +113,23 @@ def changed_files(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
     ]
 
 
-def _reach(
-    stage: Stage, a: Run, b: Run, *, stages: Sequence[Stage], origins: Mapping[str, Rows], sources: Sequence[Cause]
-) -> Reach:
-    paths = leading(stages).get(stage.name, set())
-    differing = {path for path in paths if a.digest(path) is None or a.digest(path) != b.digest(path)}
+def _reach(stage: Stage, *, differing: set[str], pairs: Pairs, own: Rows | None, sources: Sequence[Cause]) -> Reach:
+    """What a change of the stage can have touched, told from the leading outputs that differ."""
     if not differing:
         return Reach(is_none=True)
-    if not stage.inputs:
-        return Reach(rows=union(one.rows_a for one in sources), is_everywhere=not sources)
-    own = origins.get(stage.name, nobody())
+    if not stage.inputs and sources:  # what it made of the source cannot be told from what the source became
+        rows_a, rows_b = (union(rows) for rows in zip(*((one.rows_a, one.rows_b) for one in sources), strict=True))
+        return Reach(rows_a=rows_a, rows_b=rows_b)
     is_all_told = differing <= set(ledgers([stage]).values())  # what it decides is all that it gives
-    return Reach(rows=own) if len(own) or is_all_told else Reach(is_everywhere=True)
+    if own is None or not (len(own) or is_all_told):
+        return Reach(is_everywhere=True)
+    partners = pairs.of_a[own]
+    return Reach(rows_a=own, rows_b=partners[partners != ALONE])
 
 
-def _cause(kind: Kind, title: str, detail: str, reaches: Sequence[Reach], *, pairs: Pairs) -> Cause:
-    rows = union(one.rows for one in reaches)
-    partners = pairs.of_a[rows]
-    everywhere = any(one.is_everywhere for one in reaches)
-    return Cause(kind, title, detail, rows, partners[partners >= 0], everywhere)
+def _cause(kind: Kind, title: str, detail: str, reaches: Sequence[Reach]) -> Cause:
+    rows_a, rows_b = union(one.rows_a for one in reaches), union(one.rows_b for one in reaches)
+    return Cause(kind, title, detail, rows_a, rows_b, any(one.is_everywhere for one in reaches))
 
 
 def _parameters(a: Run, b: Run, *, stage: str) -> Iterator[str]:

@@ -103,12 +103,10 @@ def _verdict(found: Explanation) -> str:
 
 def _parts(found: Explanation, *, is_drawn: bool) -> list[Block]:
     parts = found.decomposition.parts
+    if is_drawn and any(parts.values()):
+        return [Text(EXACT), *_picture("bridge", found, caption="Exact parts of the difference")]
     rows = [[PARTS[name], f"{value:+.4f}"] for name, value in parts.items()]
-    table = Table(["part", "accounts for"], [*rows, ["the difference", f"{found.difference:+.4f}"]])
-    drawn = (
-        _picture("bridge", found, caption="Exact parts of the difference") if is_drawn and any(parts.values()) else []
-    )
-    return [Text(EXACT), *(drawn or [table])]
+    return [Text(EXACT), Table(["part", "accounts for"], [*rows, ["the difference", f"{found.difference:+.4f}"]])]
 
 
 def _causes(found: Explanation, *, is_drawn: bool) -> list[Block]:
