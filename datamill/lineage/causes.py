@@ -148,7 +148,7 @@ def _removed(a: Roster, b: Roster, *, is_gone: NDArray[np.bool_], side: _Side) -
     reasons = np.array([b.rejects[source] for source in a.sources.take(pa.array(rows)).to_pylist()], object)
     for reason in sorted(set(reasons)):
         chosen = rows[reasons == reason]
-        yield Cause("rejected", f"{len(chosen):,} rows can no longer be read: {reason}", "", chosen)
+        yield Cause("rejected", f"{_rows(len(chosen))} can no longer be read: {reason}", "", chosen)
     for group in grouping.groups(is_gone & ~is_refused, side.properties if is_gone.any() else []):
         yield Cause("removed", f"{_count(group)} removed{_where(group)}", _extent(group), group.rows)
 
@@ -159,7 +159,7 @@ def _added(a: Roster, b: Roster, *, is_new: NDArray[np.bool_], side: _Side) -> I
     readable = is_new & pc.is_in(b.sources, pa.array(list(a.rejects), pa.string())).to_numpy(zero_copy_only=False)
     if readable.any():
         rows = np.flatnonzero(readable)
-        yield Cause("added", f"{len(rows):,} rows can be read that were rejects", "", nobody(), rows)
+        yield Cause("added", f"{_rows(len(rows))} can be read that were rejects", "", nobody(), rows)
     known = pc.is_in(b.contents, a.contents).to_numpy(zero_copy_only=False)
     copies = Property("copies", np.where(known & is_new, 0, 1), ["exact copies of rows that were there", "new"])
     for group in grouping.groups(is_new & ~readable, [copies, *side.properties]):
@@ -179,7 +179,11 @@ def _mask(rows: Rows, *, count: int) -> NDArray[np.bool_]:
 
 
 def _count(group: Group) -> str:
-    return f"{len(group.rows):,} row{'s' * (len(group.rows) != 1)}"
+    return _rows(len(group.rows))
+
+
+def _rows(count: int) -> str:
+    return f"{count:,} row{'s' * (count != 1)}"
 
 
 def _where(group: Group) -> str:

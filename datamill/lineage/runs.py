@@ -129,9 +129,8 @@ def find_run(text: str, *, stages: Sequence[Stage], root: Path, settings: Settin
     folder = _from_mlflow(text, root=root, settings=settings)
     if folder is not None:
         return open_record(folder, root=root)
-    known = records(root)
     raise DataError(
-        f"no run is called {text!r}: searched {len(known)} runs on record{f' ({_listed(known)})' if known else ''}, "
+        f"no run is called {text!r}: searched runs on record ({_listed(records(root)) or 'none'}), "
         f"champions, Git revisions, folders and MLflow's runs; {WORKSPACE!r} and {CHAMPION!r} are names, too"
     )
 

@@ -104,7 +104,7 @@ def test_an_alert_tells_its_windows_and_what_was_found_there(root):
         ("source:other.csv", "no sample and no reject comes from a source called 'other.csv'"),
         ("alert:beef", "alerts.db is missing: nothing was watched here yet"),
         ("window:7", "no window is called '7' below .*; the latest there: none"),
-        ("model:zzz", "no run is called 'zzz': searched 0 runs on record"),
+        ("model:zzz", "no run is called 'zzz': searched runs on record"),
     ],
 )
 def test_what_is_not_found_says_what_was_searched(root, text, message):

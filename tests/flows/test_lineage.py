@@ -86,4 +86,4 @@ def test_why_says_what_was_searched(root):
     subprocess.run(["git", "init", "--quiet", str(root)], check=True)
     done = CliRunner().invoke(app, ["why", "nope", "--root", str(root)])
     assert done.exit_code == 1
-    assert "no run is called 'nope': searched 0 runs on record" in " ".join(done.stderr.split())
+    assert "no run is called 'nope': searched runs on record (none)" in " ".join(done.stderr.split())

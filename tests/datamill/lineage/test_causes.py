@@ -72,7 +72,7 @@ def test_files_that_became_rejects_are_told_by_reason():
     gone = {5: "truncated", 6: "truncated", 50: "not_an_image"}
     refused = {row[0]: gone[number] for number, row in enumerate(rows()) if number in gone}
     found = titles(rows(), rows(change=lambda row, number: None if number in gone else row), rejects=refused)
-    assert found == ["1 rows can no longer be read: not_an_image", "2 rows can no longer be read: truncated"]
+    assert found == ["1 row can no longer be read: not_an_image", "2 rows can no longer be read: truncated"]
 
 
 def test_other_content_under_the_same_key_is_changed():
