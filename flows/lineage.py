@@ -43,13 +43,17 @@ def tell_why(root: Path, *, session: Session, statuses: Mapping[str, str]) -> No
 
 
 def _tell(before: Run, after: Run) -> None:
+    description = f"What changed since {before.name}"
+    create_markdown_artifact(key="datamill-why", markdown=_why(before, after), description=description)
+
+
+def _why(before: Run, after: Run) -> str:
+    if before.lock and before.lock == after.lock:  # most scheduled runs: nothing is read or imported for those
+        return f"Nothing changed since {before.name}: source, parameters, code and every result are the same."
     from datamill.lineage import telling
     from datamill.lineage.explaining import DEFAULT_METRIC, explain
 
-    found = explain(before, after, metric=DEFAULT_METRIC, stages=PIPELINE)
-    create_markdown_artifact(
-        key="datamill-why", markdown=telling.to_markdown(found), description=f"What changed since {before.name}"
-    )
+    return telling.to_markdown(explain(before, after, metric=DEFAULT_METRIC, stages=PIPELINE))
 
 
 def _earlier(root: Path, *, session: Session) -> Run | None:

@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 
 import pytest
@@ -53,6 +54,17 @@ def test_the_run_tells_what_changed_since_the_one_before(root, artifacts):
     assert made["description"] == "What changed since train ws of 2026-03-01 09:00 (aaaa-fir)"
     assert "# Why test accuracy went from 1.0000 to 0.7500" in made["markdown"]
     assert "train.epochs 30" in made["markdown"]
+
+
+def test_a_run_that_changed_nothing_says_so_without_reading_anything(root, artifacts):
+    record(root, "aaaa-first", hour=9)
+    keep(root)
+    shutil.rmtree(root / "data")
+    lineage.tell_why(root, session=SESSION, statuses=STATUSES)
+    (made,) = artifacts
+    assert made["markdown"].startswith(
+        "Nothing changed since train ws of 2026-03-01 09:00 (aaaa-fir): source, parameters"
+    )
 
 
 def test_the_first_run_and_a_run_without_a_number_tell_nothing(root, artifacts):
