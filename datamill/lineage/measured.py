@@ -102,7 +102,9 @@ def _read_predictions(
     path = run.open(catalog.EVALUATE_PREDICTIONS.path)
     table = pq.read_table(path, columns=["sample_id", "label", "probabilities"], filters=[("split", "=", split)])
     rows = pc.index_in(table["sample_id"], value_set=roster.ids).combine_chunks()
-    if rows.null_count or not len(rows):
+    if not len(rows):
+        raise DataError(f"{run.name} has no predictions of {split}, so there is nothing to compare")
+    if rows.null_count:
         raise DataError(
             f"{run.name}: {rows.null_count} of {len(rows)} predictions of {split} are for samples of another run; "
             f"run the stage evaluate again"

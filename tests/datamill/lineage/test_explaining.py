@@ -115,6 +115,17 @@ def test_a_run_without_predictions_says_what_makes_them(tmp_path):
         explain(*runs, metric="accuracy", stages=PIPELINE)
 
 
+def test_a_split_without_samples_and_predictions_of_another_run_are_refused(tmp_path):
+    with pytest.raises(DataError, match="workspace b has no predictions of validation, so there is nothing to compare"):
+        why(tmp_path, metric="validation.accuracy", splits=lambda row: split_of(row).replace("validation", "train"))
+    roots = tmp_path / "a", write_workspace(tmp_path / "c", drop=[5])
+    path = "data/evaluate/predictions.parquet"
+    (roots[1] / path).write_bytes((roots[0] / path).read_bytes())
+    runs = [find_run(str(root), stages=PIPELINE, root=root) for root in roots]
+    with pytest.raises(DataError, match="workspace c: 1 of 24 predictions of test are for samples of another run"):
+        explain(*runs, metric="accuracy", stages=PIPELINE)
+
+
 def test_the_page_names_the_cause_in_markdown_and_html_and_needs_no_other_file(tmp_path):
     found = why(tmp_path, params={"train": {"epochs": 3}}, wrong=TEST_ROWS[:12])
     assert "train.epochs 30 -\\> 3" in telling.to_markdown(found)
