@@ -29,9 +29,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pipeline import BIN, Figure, new_workspace
 
+from datamill import warm
+from tasks import STAGES
+
 ROWS_PER_FILE = 10_000
 FASHION = Path("/usr/share/datasets/fashion-mnist")  # where Debian's dataset-fashion-mnist puts it
 MIB = 2**20
+HOSTS: dict[int, psutil.Process] = {}  # by the run they belong to
 SHARE, FIXED_S = 0.05, 5.0  # of the full cost, and on top of it, that a small change may take
 
 
@@ -196,7 +200,7 @@ def watch(process: subprocess.Popen[str], cost: Cost) -> None:
     while process.poll() is None:
         stages: dict[str, float] = {}
         try:
-            for child in above.children(recursive=True):
+            for child in [*above.children(recursive=True), *forked(process.pid)]:
                 stage = stage_of(child)
                 if stage:
                     stages[stage] = stages.get(stage, 0.0) + child.memory_full_info().pss / MIB
@@ -207,12 +211,29 @@ def watch(process: subprocess.Popen[str], cost: Cost) -> None:
         time.sleep(0.1)
 
 
+def forked(run: int) -> list[psutil.Process]:
+    """Processes below the host of a run (``datamill.warm``), which is no descendant of it."""
+    if run not in HOSTS:
+        found = (
+            one
+            for one in psutil.process_iter(["cmdline"])
+            if (one.info["cmdline"] or [])[-2:] == ["tasks", "host"] and one.environ().get(warm.KEEPER) == str(run)
+        )
+        host = next(found, None)
+        if host is None:
+            return []
+        HOSTS[run] = host
+    return HOSTS[run].children(recursive=True)
+
+
 def stage_of(process: psutil.Process) -> str | None:
-    """The stage that a process, or one it was started by, works on."""
+    """The stage that a process, or one it was started by, works on; a fork of the host is called after its stage."""
     for one in [process, *process.parents()]:
         words = one.cmdline()
         if "-m" in words and "tasks" in words:
-            return words[words.index("tasks") + 1]
+            stage = words[words.index("tasks") + 1]
+            named = [name for name in STAGES if f"tasks {name}".startswith(one.name())]
+            return stage if stage != "host" else next(iter(named), None)
     return None
 
 

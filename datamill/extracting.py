@@ -27,6 +27,7 @@ from datamill.samples import LIGHT_COLUMNS, Dataset
 from datamill.stage import Engine
 
 FILES_AT_HAND = 2  # former files in memory at a time: the rows of a part mostly come from one or two
+WORTH_SAMPLES = 1000  # to look at, from which on workers gain more than their start costs
 NUM_WRITERS = 1  # files that are put together and written beside the one looked at; bounds memory, not results
 
 
@@ -74,7 +75,9 @@ def extract(samples: Path, *, folder: Path, engine: Engine, former: Path | None 
     requests = (
         Request(engine.share(samples / part.name), _missing(places[part.key])) for part in new if part.key in asked
     )
-    looked = engine.map(partial(look, dataset=manifest.dataset), requests, total=len(asked))
+    num_looked = sum(int((one < 0).sum()) for one in places.values())
+    looking = partial(look, dataset=manifest.dataset)
+    looked = engine.map(looking, requests, total=len(asked)) if num_looked >= WORTH_SAMPLES else map(looking, requests)
     calls = (
         partial(
             _write,
@@ -99,7 +102,6 @@ def extract(samples: Path, *, folder: Path, engine: Engine, former: Path | None 
     )
     files.write_json(folder / parts.MANIFEST, sealed.model_dump(mode="json"))
     num_linked = sum(entry.num_rows for entry, _ in linked.values())
-    num_looked = sum(int((one < 0).sum()) for one in places.values())
     return Outcome(linked=num_linked, copied=manifest.num_rows - num_linked - num_looked, looked_at=num_looked)
 
 

@@ -2,7 +2,7 @@
 
 import ast
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,13 +12,23 @@ DECLARATIONS = frozenset({"datamill", "tasks", "datamill.catalog", "datamill.sta
 TEMPLATES = "templates"  # folder beside a module whose files count as code
 
 
-@cache
 def closure(module: str) -> tuple[Path, ...]:
     """Files of ``module`` and of every first-party module it imports, directly or not, anywhere in its source.
 
     Imports inside functions count. Modules that only declare (``DECLARATIONS``) do not: what they say stands in
     ``dvc.yaml`` already. Template files beside a reached module count.
     """
+    files = {file for path in _reached(module).values() for file in (path, *_templates(path))}
+    return tuple(sorted(files))
+
+
+def modules(module: str) -> tuple[str, ...]:
+    """Names of the modules behind ``closure``."""
+    return tuple(_reached(module))
+
+
+@cache
+def _reached(module: str) -> Mapping[str, Path]:
     found: dict[str, Path] = {}
     waiting = [module]
     while waiting:
@@ -33,8 +43,7 @@ def closure(module: str) -> tuple[Path, ...]:
             name.rpartition(".")[0],
             *imported_names(file.read_text(encoding="utf-8"), package=_package(name, file)),
         ]
-    files = {file for path in found.values() for file in (path, *_templates(path))}
-    return tuple(sorted(files))
+    return found
 
 
 def digest(module: str) -> str:

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -101,7 +102,7 @@ class Context:
     """Where and how a stage runs; nothing in it may change a result.
 
     Attributes:
-        device: ``cpu``, ``cuda`` or ``cuda:N``, already resolved.
+        wanted_device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; ``device`` says which it is.
         num_threads: Threads for one process's arithmetic.
         num_workers: Processes or threads for independent pieces of work; at least 1.
         engine: Maps a function over independent parts of the data, on this machine or on a cluster.
@@ -114,7 +115,7 @@ class Context:
         progress: Wraps iterables of long work.
     """
 
-    device: str
+    wanted_device: str
     num_threads: int
     num_workers: int
     engine: Engine
@@ -123,6 +124,17 @@ class Context:
     state: Path
     tracker: Tracker
     progress: Progress
+
+    @cached_property
+    def device(self) -> str:
+        """``cpu``, ``cuda`` or ``cuda:N``; finding out loads torch, so whoever needs no device does not ask.
+
+        Raises:
+            ParamsError: A GPU was asked for and there is none.
+        """
+        from datamill.settings import resolve_device
+
+        return resolve_device(self.wanted_device)
 
 
 @dataclass(frozen=True, kw_only=True)

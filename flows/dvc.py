@@ -9,6 +9,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Literal
 
+from datamill import warm
 from datamill.errors import StageError
 
 Status = Literal["executed", "cached"]
@@ -94,6 +95,7 @@ def stage_environment(*, session: str) -> dict[str, str]:
     environment = {key: value for key, value in os.environ.items() if key not in {"MLFLOW_RUN_ID", "DVC_ROOT"}}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"
     environment["DATAMILL_SESSION"] = session
+    environment[warm.KEEPER] = str(os.getpid())
     environment["PYTHONUNBUFFERED"] = "1"
     if environment.get("DATAMILL_TRACKING", "on") == "on":
         environment["DATAMILL_TRACKING"] = "relay"  # the flow sends what its stages say

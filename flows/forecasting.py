@@ -62,6 +62,14 @@ def forecast(needs: Mapping[str, tuple[str, ...]], *, root: Path) -> list[Foreca
     return list(found.values())
 
 
+def settled(needs: Mapping[str, tuple[str, ...]], *, root: Path) -> set[str]:
+    """Those of these stages that are up to date, asked of DVC at once; none where it cannot tell now."""
+    try:
+        return {one.stage for one in forecast(needs, root=root) if one.verdict == "up to date"}
+    except StageError:
+        return set()
+
+
 def _judge(stage: Stage, *, before: Sequence[Forecast], reasons: tuple[str, ...], root: Path) -> Forecast:
     moving = [one.stage for one in before if one.verdict != "up to date"]
     if not reasons and not moving:

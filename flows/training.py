@@ -17,6 +17,7 @@ from datamill.execute import load_metrics
 from datamill.settings import Settings
 from datamill.tracking import Session, Tracker, numbers, redact, tracking_uri
 from flows.dvc import LockedError, Outcome, reproduce, stage_environment
+from flows.forecasting import settled
 from flows.graph import needed_by, prepare
 from flows.interrupting import stages_end_with_it
 from flows.lineage import keep_record, tell_why
@@ -50,8 +51,10 @@ def _run_name() -> str:
     retry_condition_fn=is_lock_error,
     persist_result=False,
 )
-def run_stage(name: str, root: str, session: str) -> Outcome:
-    """Bring one stage up to date; DVC decides whether there is anything to do."""
+def run_stage(name: str, root: str, session: str, is_settled: bool = False) -> Outcome:
+    """Bring one stage up to date; DVC decides whether there is anything to do, for a settled one it has."""
+    if is_settled:
+        return Outcome(name, "cached", 0.0)
     start = time.monotonic()
     try:
         status = reproduce(name, root=Path(root), environment=stage_environment(session=session), tell=tell)
@@ -121,9 +124,12 @@ def _submit(needs: Mapping[str, tuple[str, ...]], *, root: str, session: str) ->
     first = []
     if "observe" in (Path(root) / dvcfile.DVC_FILE).read_text(encoding="utf-8"):
         first = [run_stage.submit(name="observe", root=root, session=session)]
+        first[0].wait()  # before it, nobody knows what has changed
+    done = settled(needs, root=Path(root))  # one call of DVC instead of one a stage
     for name, before in needs.items():
         waits = [futures[one] for one in before if one in futures] or first
-        futures[name] = run_stage.submit(name=name, root=root, session=session, wait_for=waits, return_state=False)
+        options = {"name": name, "root": root, "session": session, "is_settled": name in done}
+        futures[name] = run_stage.submit(**options, wait_for=waits, return_state=False)
     return futures
 
 

@@ -1,38 +1,35 @@
 """The stages: one file each, one DVC node each. ``PIPELINE`` says which exist, in which order."""
 
-from datamill.stage import Stage
-from tasks import (
-    audit,
-    augment,
-    balance,
-    clean,
-    diagnose,
-    evaluate,
-    export,
-    extract,
-    ingest,
-    preprocess,
-    shard,
-    split,
-    synthesize,
-    train,
-    validate,
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from datamill.stage import Stage
+
+    PIPELINE: tuple[Stage, ...]
+
+STAGES = (
+    "ingest",
+    "extract",
+    "validate",
+    "clean",
+    "split",
+    "audit",
+    "preprocess",
+    "augment",
+    "synthesize",
+    "balance",
+    "shard",
+    "train",
+    "diagnose",
+    "evaluate",
+    "export",
 )
 
-PIPELINE: tuple[Stage, ...] = (
-    ingest.STAGE,
-    extract.STAGE,
-    validate.STAGE,
-    clean.STAGE,
-    split.STAGE,
-    audit.STAGE,
-    preprocess.STAGE,
-    augment.STAGE,
-    synthesize.STAGE,
-    balance.STAGE,
-    shard.STAGE,
-    train.STAGE,
-    diagnose.STAGE,
-    evaluate.STAGE,
-    export.STAGE,
-)
+
+def __getattr__(name: str) -> Any:
+    """``PIPELINE`` when it is first asked for: a stage that runs elsewhere (``datamill.warm``) asks for nothing."""
+    if name != "PIPELINE":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = tuple(import_module(f"{__name__}.{stage}").STAGE for stage in STAGES)
+    return globals()[name]

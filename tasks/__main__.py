@@ -2,37 +2,28 @@
 
 ``all`` runs every stage in order and skips nothing, for places without DVC. ``render`` writes ``dvc.yaml``;
 ``render --check`` only compares. ``observe`` is the first stage of workspaces outside the checkout: it records the
-code and the remote source that DVC cannot hash.
+code and the remote source that DVC cannot hash. ``host`` is what the first stage of a run starts for the later ones
+(``datamill.warm``); little is imported at the top, because those do their work there.
 """
 
 import argparse
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
-from datamill import config, dvcfile
-from datamill.errors import DatamillError
-from datamill.execute import execute
-from datamill.sources import IngestParams
-from tasks import PIPELINE, ingest
+from datamill import warm
 
-OTHER_VERBS = ("all", "render", "observe")
+OTHER_VERBS = ("all", "render", "observe", "host")
+TRACKING = "datamill.tracking.server"
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit status: 0, 1 for a clear error, 130 when interrupted."""
+    from datamill.errors import DatamillError
+
     options = _parse(arguments)
-    root: Path = options.root
     try:
-        if options.verb == "render":
-            text = rendered(root)
-            dvcfile.check(text, root=root) if options.check else dvcfile.write(text, root=root)
-        elif options.verb == "observe":
-            dvcfile.observe(PIPELINE, root=root, source=_source_fingerprint(root))
-        elif options.verb == "all":
-            for stage in PIPELINE:
-                execute(stage, root=root, pipeline=PIPELINE)
-        else:
-            _run(options.verb, root=root)
+        _act(options)
     except DatamillError as error:
         if options.debug:
             raise
@@ -46,29 +37,69 @@ def main(arguments: list[str] | None = None) -> int:
 
 def rendered(root: Path) -> str:
     """The ``dvc.yaml`` that fits the declared stages and the workspace's parameters."""
-    from datamill import sources
+    from datamill import config, dvcfile, sources
+    from tasks import PIPELINE, ingest
 
     params = config.load_params([ingest.STAGE], root=root, others=[stage.name for stage in PIPELINE])["ingest"]
-    assert isinstance(params, IngestParams)
+    assert isinstance(params, sources.IngestParams)
     return dvcfile.render(PIPELINE, root=root, sources=sources.local_paths(params), remote=sources.is_remote(params))
 
 
+def _act(options: argparse.Namespace) -> None:
+    from datamill import dvcfile
+    from datamill.execute import execute
+    from tasks import PIPELINE
+
+    root: Path = options.root
+    if options.verb == "render":
+        text = rendered(root)
+        dvcfile.check(text, root=root) if options.check else dvcfile.write(text, root=root)
+    elif options.verb == "observe":
+        dvcfile.observe(PIPELINE, root=root, source=_source_fingerprint(root))
+    elif options.verb == "host":
+        warm.serve(_modules())
+    elif options.verb == "all":
+        for stage in PIPELINE:
+            execute(stage, root=root, pipeline=PIPELINE)
+    else:
+        _run(options.verb, root=root)
+
+
 def _run(name: str, *, root: Path) -> None:
+    from datamill import dvcfile
+    from datamill.execute import execute
+    from tasks import PIPELINE
+
     stage = next(stage for stage in PIPELINE if stage.name == name)
     if stage is PIPELINE[0]:  # what DVC believes about the source must be true before anything is built on it
         dvcfile.check(rendered(root), root=root)
     execute(stage, root=root, pipeline=PIPELINE)
 
 
+def _modules() -> Iterator[str]:
+    """What the stages import, in their order; the first one is at work already."""
+    from datamill import imports
+    from datamill.settings import Settings
+    from tasks import PIPELINE
+
+    if Settings.from_environment().tracking == "on":
+        yield TRACKING
+    for stage in PIPELINE[1:]:
+        yield from imports.modules(stage.module)
+
+
 def _source_fingerprint(root: Path) -> str:
-    from datamill import sources
+    from datamill import config, sources
+    from tasks import PIPELINE
 
     params = config.load_params(PIPELINE, root=root)["ingest"]
-    assert isinstance(params, IngestParams)
+    assert isinstance(params, sources.IngestParams)
     return sources.fingerprint(params)
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    from tasks import PIPELINE
+
     stages = "\n".join(f"  {stage.name:<12}{stage.summary}" for stage in PIPELINE)
     parser = argparse.ArgumentParser(
         prog="python -m tasks",
@@ -85,4 +116,5 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    ended = warm.hand_over("tasks", sys.argv[1:], host=["host"])
+    sys.exit(main() if ended is None else ended)

@@ -161,6 +161,7 @@ class Assembler:
             self._columns[name] = ImageColumn(
                 recipe.decode[name],
                 view=field.view,
+                let_go=field.let_go,
                 describe=lambda row: self._describe(name, row),
                 cache=SampleCache(self._cache_bytes),
                 seed=self._seed,

@@ -23,8 +23,11 @@ except ImportError:  # OpenCV decodes JPEG to the same pixels, more slowly
 
 STREAM = 0x0DEC  # keeps crops apart from other random numbers of a row
 MAX_PIXELS = 64_000_000  # a header that claims more is refused before anything is decoded
+FAULT_BYTES = 2**16  # that Linux maps at once around what is read
+RESIDENT_BYTES = 2**25  # of mapped files, beyond which they are let go
 JPEG_START, JPEG_END, EXIF = b"\xff\xd8\xff", b"\xff\xd9", b"Exif\0\0"
-HEADER_BYTES = 2**16  # where a JPEG's metadata begin
+JPEG_METADATA = 0xE1  # the marker of a segment that may hold EXIF; pixels begin after the first that is no table
+JPEG_TABLES = frozenset({*range(0xE0, 0xF0), 0xFE, 0xDB, 0xC4, 0xDD})
 
 Pixels = NDArray[np.uint8]
 
@@ -72,6 +75,7 @@ class ImageColumn:
         spec: Decode,
         *,
         view: Callable[[int], memoryview],
+        let_go: Callable[[], None] = lambda: None,
         describe: Callable[[int], str],
         cache: SampleCache,
         seed: int,
@@ -81,6 +85,7 @@ class ImageColumn:
         Args:
             spec: What becomes of an image.
             view: Encoded bytes of a row.
+            let_go: Gives back the memory of the encoded bytes; called now and then.
             describe: What errors call a row.
             cache: Keeps decoded images, before they are cropped.
             seed: Of the random crops and mirrorings.
@@ -90,6 +95,7 @@ class ImageColumn:
         self._describe = describe
         self._spec = spec
         self._view = view
+        self._let_go, self._resident = let_go, 0  # bytes of mapped files that lie in memory, about
         self._cache = cache
         self._seed = seed
         self._memory = threading.local()  # one image's pixels, reused
@@ -97,7 +103,7 @@ class ImageColumn:
     def load(self, rows: NDArray[np.int64], *, out: Tensor, epoch: int) -> None:
         """See ``Column``; an image that is smaller than the result is an error, too."""
         chances = row_chances(rows, num=3, seed=self._seed, epoch=epoch, stream=STREAM)
-        for row, target, chance in zip(rows.tolist(), out, chances.T.tolist(), strict=True):
+        for row, target, chance in zip(rows.tolist(), out.numpy(), chances.T.tolist(), strict=True):
             try:
                 pixels = self._cache.get(row, make=self._decode)
                 self._place(pixels, target=target, chance=chance)
@@ -107,7 +113,11 @@ class ImageColumn:
     def _decode(self, row: int) -> Pixels:
         """Pixels that are valid until this thread decodes the next image."""
         payload = self._view(row)
-        if payload[:3] != JPEG_START or simplejpeg is None or EXIF in bytes(payload[:HEADER_BYTES]):
+        self._resident += max(len(payload), FAULT_BYTES)
+        if self._resident > RESIDENT_BYTES:
+            self._resident = 0
+            self._let_go()
+        if payload[:3] != JPEG_START or simplejpeg is None or has_exif(payload):
             return decode_any(payload, channels=self._spec.channels)
         try:
             height, width, space, _ = simplejpeg.decode_jpeg_header(payload)
@@ -128,7 +138,7 @@ class ImageColumn:
             memory = self._memory.pixels = np.empty(size_bytes, np.uint8)
         return memory
 
-    def _place(self, pixels: Pixels, *, target: Tensor, chance: list[float]) -> None:
+    def _place(self, pixels: Pixels, *, target: Pixels, chance: list[float]) -> None:
         spec = self._spec
         spare_y, spare_x = pixels.shape[0] - spec.height, pixels.shape[1] - spec.width
         if spare_y < 0 or spare_x < 0:
@@ -140,8 +150,23 @@ class ImageColumn:
         top, left = int(down * (spare_y + 1)), int(right * (spare_x + 1))
         if spec.crop == "center":
             top, left = spare_y // 2, spare_x // 2
-        crop = torch.from_numpy(pixels)[top : top + spec.height, left : left + spec.width]
-        target.copy_(torch.flip(crop, (1,)) if spec.flip and flip < 0.5 else crop)
+        crop = pixels[top : top + spec.height, left : left + spec.width]
+        if spec.flip and flip < 0.5:
+            import cv2
+
+            cv2.flip(crop, 1, dst=target)  # numpy's crop[:, ::-1] takes twenty times as long
+        else:
+            target[...] = crop
+
+
+def has_exif(payload: memoryview) -> bool:
+    """Whether a JPEG says, before its pixels, how it was taken: it may have to be turned."""
+    place = 2
+    while place + 4 <= len(payload) and payload[place] == 0xFF and payload[place + 1] in JPEG_TABLES:
+        if payload[place + 1] == JPEG_METADATA and payload[place + 4 : place + 4 + len(EXIF)] == EXIF:
+            return True
+        place += 2 + (payload[place + 2] << 8 | payload[place + 3])
+    return False
 
 
 def decode_any(payload: memoryview, *, channels: int) -> Pixels:

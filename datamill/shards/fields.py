@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datamill.errors import DataError
+from datamill.shards import mapping
 from datamill.shards.index import Field
 from datamill.shards.integrity import Guard
 from datamill.shards.mapping import Places
@@ -231,6 +232,10 @@ class BytesField(RaggedField):
     def view(self, row: int) -> memoryview:
         """The bytes of one row, over the mapped file; ``touch`` it first."""
         return memoryview(super().view(row))
+
+    def let_go(self) -> None:
+        """Give back the memory of the bytes that were read so far, which the mapped file would keep."""
+        mapping.let_go(self._data)
 
 
 def _ranges(rows: Rows, *, places: Places) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:

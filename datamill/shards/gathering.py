@@ -104,7 +104,11 @@ class ArrayColumn:
 
     def load(self, rows: NDArray[np.int64], *, out: Tensor, epoch: int) -> None:
         """See ``Column``."""
-        self._field.numpy.take(self._field.slot_of(rows), axis=0, mode="clip", out=out.numpy())  # clips nothing
+        slots = self._field.slot_of(rows)
+        if torch.get_num_threads() > 1:
+            torch.index_select(self._field.tensor, 0, torch.from_numpy(slots), out=out)
+        else:  # the mode without a check is a tenth faster, and clips nothing
+            self._field.numpy.take(slots, axis=0, mode="clip", out=out.numpy())
 
 
 class NormalisedColumn:
@@ -121,15 +125,16 @@ class NormalisedColumn:
 
     def load(self, rows: NDArray[np.int64], *, out: Tensor, epoch: int) -> None:
         """See ``Column``."""
-        for start in range(0, len(rows), self._chunk):
-            some = rows[start : start + self._chunk]
-            raw = self._borrow()[: len(some)]
+        size = self._chunk * torch.get_num_threads()  # every core has a cache of its own
+        for start in range(0, len(rows), size):
+            some = rows[start : start + size]
+            raw = self._borrow(size)[: len(some)]
             self._column.load(some, out=raw, epoch=epoch)
-            self._normaliser.apply(raw, out=out[start : start + self._chunk])
+            self._normaliser.apply(raw, out=out[start : start + size])
 
-    def _borrow(self) -> Tensor:
+    def _borrow(self, size: int) -> Tensor:
         memory: Tensor | None = getattr(self._memory, "chunk", None)
-        if memory is None:
-            memory = torch.empty(self._chunk, *self.shape, dtype=self._column.dtype, device="cpu")
+        if memory is None or len(memory) < size:
+            memory = torch.empty(size, *self.shape, dtype=self._column.dtype, device="cpu")
             self._memory.chunk = memory
         return memory

@@ -16,7 +16,7 @@ from datamill.shards import prefetching, resuming
 from datamill.shards.assembling import Assembler, Batch, Layout, Recipe, Slot, Task, Transform
 from datamill.shards.batching import BucketPlan, Buckets, FixedPlan, Place, Plan, Shares
 from datamill.shards.decoding import Decode
-from datamill.shards.fields import RaggedField
+from datamill.shards.fields import ArrayField, RaggedField
 from datamill.shards.gathering import Statistics
 from datamill.shards.native import Shard, open_shard
 from datamill.shards.order import Kind, OrderReader, make_order
@@ -151,6 +151,8 @@ class ShardLoader:
         self._row_bytes = self._assembler.row_bytes()
         self._block_batches = self._batches_per_block()
         self._run_rows = max(1, RUN_BYTES // max(1, _stored_bytes(self._shard)))
+        are_alike = all(isinstance(self._shard.fields[name], ArrayField) for name in self._recipe.fields)
+        self._choice = prefetching.ThreadChoice(most=None if are_alike else 1)  # tasks of other costs teach nothing
         self._slots: list[Slot] = []
         self._next_slot = 0
         self._epoch, self._place = epoch, Place()
@@ -225,6 +227,7 @@ class ShardLoader:
             self._tasks(plan, epoch=epoch),
             num_workers=self._num_workers,
             depth=self._depth,
+            choice=self._choice,
         )
         with contextlib.closing(blocks):
             batches = (batch for block in blocks for batch in block)

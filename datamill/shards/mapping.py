@@ -85,6 +85,15 @@ def map_files(opened: Iterable[IO[bytes]], *, sizes: Sequence[int], element_byte
     return Mapped(reserved, tuple(positions))
 
 
+def let_go(array: NDArray[Any]) -> None:
+    """Give back the memory behind a mapped array; what is used again comes from the system's cache of files."""
+    base: Any = array
+    while isinstance(base, np.ndarray | memoryview):
+        base = base.base if isinstance(base, np.ndarray) else base.obj
+    if isinstance(base, mmap.mmap) and hasattr(base, "madvise"):
+        base.madvise(mmap.MADV_DONTNEED)
+
+
 def _places(sizes: Sequence[int], *, step: int) -> list[int]:
     positions, end = [], 0
     for size in sizes:

@@ -32,6 +32,7 @@ from datamill.shards.writing import ShardWriter
 from datamill.stage import Engine, Progress
 
 DECODED_BYTES = 32 * 2**20  # of arrays made at a time; bounds memory, not results
+WORTH_SAMPLES = 1000  # to make, from which on workers gain more than their start costs
 ABSENT = -1
 LIGHT = ("label", "weight", "draw", "sample_id")  # fields that the plan gives
 
@@ -277,8 +278,9 @@ class Packer:
     def write_payload(self, *, engine: Engine, progress: Progress) -> "Packed":
         """Write the arrays of every sample placed so far."""
         making = functools.partial(make_arrays, recipe=self._recipe)
-        made = engine.map(making, self._unmade(engine))
         num_made = 0
+        is_worth_it = sum(len(piece.new) for piece in self._pieces if piece.linked is None) >= WORTH_SAMPLES
+        made = (engine.map if is_worth_it else map)(making, self._unmade(engine))
         for piece in progress(self._pieces, total=len(self._pieces), label="packing segments"):
             writer = self._writers[piece.split]
             if piece.linked is not None:

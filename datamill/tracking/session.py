@@ -4,12 +4,12 @@ import re
 import socket
 import uuid
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from datamill import warm
 from datamill.settings import Settings
 
 CONNECT_TIMEOUT_S = 2.0
@@ -33,12 +33,8 @@ def current_session(settings: Settings) -> Session:
     if settings.session:
         key, _, name = settings.session.partition("=")
         return Session(key, name or key)
-    import psutil
-
-    with suppress(psutil.Error):
-        for process in psutil.Process().parents():
-            if any(Path(word).name == "dvc" for word in process.cmdline()[:4]):
-                return Session(f"dvc-{process.pid}-{int(process.create_time())}", "dvc repro")
+    if (keeper := warm.find_keeper()) is not None:
+        return Session(f"dvc-{keeper.pid}-{keeper.start}", "dvc repro")
     return Session(f"stage-{uuid.uuid4().hex[:12]}", "single stage")
 
 

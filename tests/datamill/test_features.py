@@ -22,6 +22,11 @@ NUM_SAMPLES = 300
 
 
 @pytest.fixture(autouse=True)
+def all_work_is_worth_an_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extracting, "WORTH_SAMPLES", 0)
+
+
+@pytest.fixture(autouse=True)
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Parts of 5 to 40 samples of 100 bytes."""
     monkeypatch.setattr(parts, "LEAST_ROW_BYTES", 1_000)

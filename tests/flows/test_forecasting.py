@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from datamill import config, durations
+from datamill.errors import StageError
 from datamill.settings import STATE
 from flows import forecasting
 from flows.forecasting import Forecast, forecast
@@ -84,3 +85,19 @@ def test_a_damaged_note_of_durations_is_no_note(root: Path) -> None:
     durations.note("clean", seconds=3.0, state=root / STATE)
     (root / STATE / durations.FOLDER / "clean.json").write_text("{")
     assert durations.recall("clean", state=root / STATE) is None
+
+
+def test_a_stage_is_settled_when_neither_it_nor_one_before_it_has_changed(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = {"split": [{"changed deps": {"params.yaml": {"split": "modified"}}}]}
+    monkeypatch.setattr(forecasting, "_status", lambda root: changes)
+    assert forecasting.settled(needed_by("audit"), root=root) == {"ingest", "extract", "validate", "clean"}
+
+
+def test_nothing_is_settled_while_dvc_cannot_tell(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def locked(root: Path) -> dict[str, Any]:
+        raise StageError("`dvc status` failed: Unable to acquire lock")
+
+    monkeypatch.setattr(forecasting, "_status", locked)
+    assert forecasting.settled(needed_by("audit"), root=root) == set()

@@ -65,6 +65,11 @@ class Workspace:
         )
 
 
+@pytest.fixture(autouse=True)
+def all_work_is_worth_an_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packing, "WORTH_SAMPLES", 0)
+
+
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
     dataset, table = image_table(num_samples=11)
@@ -238,3 +243,12 @@ def test_exports_hold_the_splits_that_were_asked_for(workspace: Workspace) -> No
 def test_a_format_listed_twice_is_refused() -> None:
     with pytest.raises(ValueError, match="webdataset is listed twice"):
         ShardParams.model_validate({"exports": [ALL_TARS, ALL_TARS]})
+
+
+def test_little_work_starts_no_workers(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_repairs(workspace).run("many")
+    monkeypatch.setattr(packing, "WORTH_SAMPLES", 13)
+    made = workspace.engine.num_items
+    workspace.run("few")
+    assert workspace.engine.num_items == made
+    assert digest(workspace.folder / "few") == digest(workspace.folder / "many")

@@ -1,6 +1,6 @@
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -12,7 +12,7 @@ from datamill.errors import DataError, ParamsError
 from datamill.modalities import image
 from datamill.shards import Field, ShardLoader, ShardWriter, decoding, open_shard
 from datamill.shards.cache import SampleCache
-from datamill.shards.decoding import Decode, ImageColumn
+from datamill.shards.decoding import Decode, ImageColumn, has_exif
 
 RNG = np.random.default_rng(0)
 
@@ -188,3 +188,38 @@ def test_a_header_that_claims_too_much_is_refused(monkeypatch: pytest.MonkeyPatc
 def test_what_makes_no_image_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ParamsError, match="makes no image; height and width are at least 1 px"):
         Decode(**{"height": 8, "width": 8} | wrong)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_mirrored_rows_are_the_crop_from_right_to_left(channels: Literal[1, 3]) -> None:
+    pixels = np.arange(6 * 8 * channels, dtype=np.uint8).reshape(6, 8, channels)
+    spec = Decode(6, 8, channels=channels, flip=True)
+    payload = cv2.imencode(".png", pixels[..., ::-1])[1].tobytes()
+    column = ImageColumn(spec, view=lambda _: memoryview(payload), describe=str, cache=SampleCache(0), seed=3)
+    out = torch.zeros(32, 6, 8, channels, dtype=torch.uint8)
+
+    column.load(np.arange(32), out=out, epoch=0)
+
+    kinds = {one.numpy().tobytes() for one in out}
+    assert kinds == {pixels.tobytes(), pixels[:, ::-1].tobytes()}
+
+
+def test_exif_is_found_behind_other_metadata_and_not_in_pixels() -> None:
+    jfif, exif = b"\xff\xe0\x00\x04ab", b"\xff\xe1\x00\x0aExif\0\0xx"
+    scan = b"\xff\xda\x00\x02" + exif
+
+    assert has_exif(memoryview(b"\xff\xd8" + jfif + exif + scan))
+    assert not has_exif(memoryview(b"\xff\xd8" + jfif + scan))
+    assert not has_exif(memoryview(b"\xff\xd8\xff\xe1\x00"))
+
+
+def test_encoded_bytes_are_let_go_when_many_were_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoding, "RESIDENT_BYTES", 3 * decoding.FAULT_BYTES)
+    payload = encoded(photo(), ".png")
+    calls: list[None] = []
+    column = ImageColumn(
+        Decode(8, 8), view=lambda _: memoryview(payload), let_go=lambda: calls.append(None), describe=str,
+        cache=SampleCache(0), seed=0,
+    )  # fmt: skip
+    column.load(np.arange(9), out=torch.empty(9, 8, 8, 3, dtype=torch.uint8), epoch=0)
+    assert len(calls) == 2

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from datamill.errors import DataError, ParamsError, StageError
-from datamill.shards import Field, ShardLoader, ShardWriter, loader, writing
+from datamill.shards import Field, ShardLoader, ShardWriter, loader, prefetching, writing
 from datamill.shards.batching import Buckets
 from datamill.shards.native import memory_shard
 from datamill.shards.windows import Window
@@ -280,6 +280,18 @@ def test_the_users_threads_stay_as_they_are(folder: Path, num_workers: int) -> N
         for _ in ShardLoader(folder, batch_size=8, num_workers=num_workers):
             assert torch.get_num_threads() == 2
         assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_the_number_of_threads_changes_no_bit(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments: dict[str, Any] = {"normalise": {"x": (0.4, 0.3)}, "fields": ["x", "label"], "num_workers": 0}
+    alone = epoch(folder, **arguments)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    monkeypatch.setattr(prefetching.ThreadChoice, "next", lambda _self, most: most)
+    try:
+        assert epoch(folder, **arguments) == alone
     finally:
         torch.set_num_threads(before)
 

@@ -114,3 +114,25 @@ def test_a_failing_call_is_an_error_with_its_reason(tmp_path: Path) -> None:
     reserved = np.frombuffer(mmap.mmap(-1, PAGE), np.uint8)
     with pytest.raises(OSError, match="Bad file descriptor"):
         map_into(reserved.ctypes.data, 1, descriptor)
+
+
+def test_what_was_let_go_is_out_of_memory_and_still_there_to_read(tmp_path: Path) -> None:
+    content = bytes(range(256)) * 2**14  # 4 MiB
+    mapped = map_contents(tmp_path, [content, content])
+    view = mapped.flat[: len(content)].view()
+
+    def resident_kib() -> int:
+        status = Path("/proc/self/smaps").read_text(encoding="utf-8").split(str(tmp_path / "0.bin"))[1]
+        return int(status.split("Rss:")[1].split()[0])
+
+    assert view.tobytes() == content
+    assert resident_kib() == 4096
+    mapping.let_go(view)
+    assert resident_kib() == 0
+    assert view.tobytes() == content
+
+
+def test_arrays_in_memory_are_left_alone() -> None:
+    array = np.arange(5000)
+    mapping.let_go(array[10:])
+    assert array.sum() == 12_497_500

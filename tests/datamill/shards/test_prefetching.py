@@ -1,3 +1,4 @@
+import itertools
 import threading
 import time
 from collections.abc import Iterator
@@ -5,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from datamill.shards.prefetching import ahead, single_thread
+from datamill.shards.prefetching import FIRST_REST, REFRESH, ThreadChoice, ahead
 
 
 def workers() -> list[str]:
@@ -89,6 +90,40 @@ def test_torch_has_one_thread_inside_and_as_many_as_before_outside(num_workers: 
 
 
 def test_threads_are_given_back_after_an_error(two_threads: None) -> None:
-    with pytest.raises(KeyError), single_thread():
-        raise KeyError
+    with pytest.raises(KeyError), ThreadChoice(most=1).measured():
+        raise KeyError(torch.get_num_threads())
     assert torch.get_num_threads() == 2
+
+
+def chosen(choice: ThreadChoice, *, alone_s: float, many_s: float, count: int) -> list[int]:
+    """Threads of the next tasks, where one of them takes so long on one thread and on several."""
+    threads = []
+    for _ in range(count):
+        threads.append(choice.next(2))
+        choice.learn(threads[-1], seconds=alone_s if threads[-1] == 1 else many_s)
+    return threads
+
+
+def test_all_threads_work_where_they_are_faster_and_one_is_measured_now_and_then() -> None:
+    threads = chosen(ThreadChoice(), alone_s=1.0, many_s=0.6, count=2 * REFRESH)
+    assert threads[:4] == [1, 2, 2, 2]
+    assert threads.count(1) == 3
+
+
+def test_one_thread_works_where_more_are_slower_and_more_are_tried_ever_more_rarely() -> None:
+    threads = chosen(ThreadChoice(), alone_s=1.0, many_s=20.0, count=20 * FIRST_REST)
+    tried = [place for place, count in enumerate(threads) if count == 2]
+    assert len(tried) == 5
+    rests = [later - earlier for earlier, later in itertools.pairwise(tried)]
+    assert rests == sorted(rests)
+    assert rests[-1] > 6 * rests[0]
+
+
+def test_all_threads_come_back_when_the_other_process_is_gone() -> None:
+    choice = ThreadChoice()
+    chosen(choice, alone_s=1.0, many_s=20.0, count=100)
+    assert chosen(choice, alone_s=1.0, many_s=0.6, count=400)[-40:].count(2) >= 39
+
+
+def test_nobody_gets_more_threads_than_torch_has_outside() -> None:
+    assert [ThreadChoice().next(1) for _ in range(5)] == [1] * 5

@@ -1,0 +1,188 @@
+"""A toy module that runs itself warm, called as DVC calls stages, with a process of the test's as the run."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from datamill import warm
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks hand over files by Linux's means")
+
+TOY = """
+import os, sys, time
+from datamill import warm
+
+def main():
+    if sys.argv[1:] == ["host"]:
+        warm.serve(["toy.heavy"])
+        return 0
+    print("heavy" if "toy.heavy" in sys.modules else "light", os.getpid(), os.getcwd(), os.environ.get("DATAMILL_X"),
+          sys.argv[1:], flush=True)
+    if sys.argv[1:] == ["wait"]:
+        try:
+            time.sleep(60)
+        except KeyboardInterrupt:
+            print("interrupted", flush=True)
+            return 130
+    if sys.argv[1:] == ["read"]:
+        print(sys.stdin.read(), end="")
+    print("to err", file=sys.stderr)
+    return int(sys.argv[2]) if len(sys.argv) > 2 else 0
+
+if __name__ == "__main__":
+    ended = warm.hand_over("toy", sys.argv[1:], host=["host"])
+    sys.exit(main() if ended is None else ended)
+"""
+
+
+@pytest.fixture
+def run() -> Iterator[subprocess.Popen[bytes]]:
+    """What the host belongs to."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        yield process
+        process.kill()
+
+
+@pytest.fixture
+def start(tmp_path: Path, run: subprocess.Popen[bytes]) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    started: list[subprocess.Popen[str]] = []
+    package = tmp_path / "toy"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "heavy.py").touch()
+    (package / "__main__.py").write_text(TOY)
+
+    def start(*arguments: str, folder: Path = tmp_path, **variables: str) -> subprocess.Popen[str]:
+        search = f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+        lasting = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
+        environment = {**lasting, "PYTHONPATH": search, warm.KEEPER: str(run.pid), warm.SWITCH: "on", **variables}
+        command = [sys.executable, "-m", "toy", *arguments]
+        pipe = subprocess.PIPE
+        started.append(
+            subprocess.Popen(command, cwd=folder, env=environment, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+        )
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def host(start: Callable[..., subprocess.Popen[str]], run: subprocess.Popen[bytes]) -> psutil.Process:
+    """The process that the first call leaves behind, once it takes callers."""
+    assert start("first").communicate()[0].startswith("light ")
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        said = start("ready").communicate()[0].split()
+        if said[0] == "heavy":
+            return _host_of(run)
+        time.sleep(0.05)
+    raise AssertionError("the host takes no caller")
+
+
+def _host_of(run: subprocess.Popen[bytes]) -> psutil.Process:
+    return next(
+        one
+        for one in psutil.process_iter(["cmdline", "environ"])
+        if (one.info["cmdline"] or [])[-2:] == ["toy", "host"]
+        and (one.info["environ"] or {}).get(warm.KEEPER) == str(run.pid)
+    )
+
+
+def test_a_child_of_the_host_has_the_callers_folder_variables_arguments_and_files(
+    start: Callable[..., subprocess.Popen[str]], host: psutil.Process, tmp_path: Path
+) -> None:
+    folder = tmp_path / "else where"
+    folder.mkdir()
+    caller = start("read", "7", folder=folder, DATAMILL_X="y z")
+    out, err = caller.communicate("said to it\n")
+    first, *rest = out.splitlines()
+    kind, pid, *told = first.split(" ", 2)
+    assert (kind, told) == ("heavy", [f"{folder} y z ['read', '7']"])
+    assert rest == []
+    assert err == "to err\n"
+    assert int(pid) not in (caller.pid, host.pid)
+    assert caller.returncode == 7
+
+
+def test_it_reads_the_callers_standard_input(start: Callable[..., subprocess.Popen[str]], host: psutil.Process) -> None:
+    assert start("read").communicate("said to it\n")[0].splitlines()[1:] == ["said to it"]
+
+
+def test_an_interrupt_reaches_the_child_and_its_status_the_caller(
+    start: Callable[..., subprocess.Popen[str]], host: psutil.Process
+) -> None:
+    caller = start("wait")
+    assert caller.stdout is not None
+    assert caller.stdout.readline().startswith("heavy ")
+    caller.send_signal(signal.SIGINT)
+    assert caller.communicate()[0] == "interrupted\n"
+    assert caller.returncode == 130
+
+
+def test_the_child_dies_with_its_caller(start: Callable[..., subprocess.Popen[str]], host: psutil.Process) -> None:
+    caller = start("wait")
+    assert caller.stdout is not None
+    child = psutil.Process(int(caller.stdout.readline().split()[1]))
+    caller.kill()
+    child.wait(10)
+    caller.communicate()
+    assert start("next").communicate()[0].startswith("heavy ")
+
+
+def test_the_child_dies_with_the_host_and_the_caller_says_so(
+    start: Callable[..., subprocess.Popen[str]], host: psutil.Process
+) -> None:
+    caller = start("wait")
+    assert caller.stdout is not None
+    child = psutil.Process(int(caller.stdout.readline().split()[1]))
+    host.kill()
+    child.wait(10)
+    assert "was killed; run it again" in caller.communicate()[1]
+    assert caller.returncode == 1
+
+
+@pytest.mark.parametrize("variables", [{"OMP_NUM_THREADS": "3"}, {"PYTHONDEVMODE": "1"}, {warm.SWITCH: "off"}])
+def test_what_a_library_may_have_read_when_it_was_loaded_must_be_the_same(
+    start: Callable[..., subprocess.Popen[str]], host: psutil.Process, variables: dict[str, str]
+) -> None:
+    assert start("other", **variables).communicate()[0].startswith("light ")
+
+
+def test_changed_code_is_never_run_as_it_was(
+    start: Callable[..., subprocess.Popen[str]], host: psutil.Process, tmp_path: Path
+) -> None:
+    (tmp_path / "toy" / "heavy.py").write_text("changed = True\n")
+    out = start("changed").communicate()
+    assert out[0].startswith("light "), out
+    host.wait(10)
+
+
+def test_the_host_ends_with_the_run(host: psutil.Process, run: subprocess.Popen[bytes]) -> None:
+    run.kill()
+    host.wait(10)
+
+
+def test_outside_a_run_nothing_is_handed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(warm.KEEPER, raising=False)
+    monkeypatch.setattr(warm, "find_keeper", lambda: None)
+    assert warm.hand_over("toy", [], host=["host"]) is None
+
+
+def test_dvc_above_a_process_is_what_it_works_for(tmp_path: Path) -> None:
+    (tmp_path / "dvc").symlink_to(sys.executable)
+    code = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]], check=True)"
+    asks = "import os; from datamill import warm; print(warm.find_keeper().pid == os.getppid())"
+    environment = {name: value for name, value in os.environ.items() if name != warm.KEEPER}
+    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
+    command = [str(tmp_path / "dvc"), "-c", code.replace("sys.executable", repr(sys.executable)), asks]
+    assert subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout == "True\n"
