@@ -1,7 +1,7 @@
 # Few verbs. `make run` and `make test` set up .venv by themselves; nothing is done twice.
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || echo python3)
 BIN := .venv/bin
-EXTRAS := dev alibi lineage postgres s3
+EXTRAS := dev alibi postgres s3
 comma := ,
 space := $(subst ,, )
 READY := .venv/.ready

@@ -13,6 +13,8 @@ from filelock import FileLock
 
 from datamill import config, durations, files, imports, progress
 from datamill.errors import DatamillError, StageError
+from datamill.lineage import codebase
+from datamill.lineage.emitting import Teller
 from datamill.settings import STATE, Settings
 from datamill.stage import Artifact, Context, Metrics, Params, Stage
 from datamill.tracking import Tracker, current_session, numbers
@@ -51,11 +53,14 @@ def execute(stage: Stage, *, root: Path, pipeline: Sequence[Stage], settings: Se
     print(f"{stage.name}: {stage.summary}", flush=True)
     start = time.monotonic()
     tracker.start(params=config.flatten(params.model_dump(mode="json")))
+    teller = Teller(stage, root=root, session=tracker.session)
+    teller.start()
     try:
         with contextlib.chdir(root), FileLock(_state(root) / f"{stage.name}.lock"):
             metrics = _run(stage, root=root, params=params, inputs=inputs, settings=settings, tracker=tracker)
     except BaseException as error:
         tracker.finish(status="failed")
+        teller.fail(error)
         if isinstance(error, OSError):
             raise StageError(f"{stage.name}: {error}; what was there before is untouched") from error
         raise
@@ -64,6 +69,7 @@ def execute(stage: Stage, *, root: Path, pipeline: Sequence[Stage], settings: Se
     tracker.log_metrics({**summary, "seconds": seconds})
     _log_artifacts(stage, root=root, tracker=tracker)
     tracker.finish(status="executed", summary={**summary, "seconds": seconds})
+    teller.complete()
     durations.note(stage.name, seconds=seconds, state=_state(root))
     print(f"{stage.name}: done in {seconds:.1f} s{_headline(metrics)}", flush=True)
     return metrics
@@ -101,6 +107,7 @@ def _run(
         for path in finals.values():
             files.publish(path)
         files.write_json(root / stage.metrics.path, metrics)
+        codebase.note(stage, root=root)
     except StageError as error:
         if not _keep_evidence(stage, partials, folder=evidence):
             raise

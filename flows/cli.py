@@ -132,28 +132,67 @@ def watch(
 @app.command()
 @clear_errors
 def trace(
-    sample: Annotated[str, typer.Argument(metavar="SAMPLE_ID", help="Beginning of its id, or end of its source key.")],
+    what: Annotated[
+        str, typer.Argument(metavar="WHAT", help="A sample, a source, a row of a shard, a model, an alert: see below.")
+    ],
     root: Root = Path(),
     debug: Debug = False,
 ) -> None:
-    """Tell one sample's story: source, every stage's decision and reason, shard, prediction."""
+    """Tell the story of one thing: where it came from, what was decided about it and why, what came of it.
+
+    A sample is named by the beginning of its id or the end of its source key, a row of a shard as `train:12`. A prefix
+    says what else is meant: `source:`, `prediction:`, `model:` (a run or `champion`), `alert:`, `window:`.
+    """
     from rich.console import Console
     from rich.table import Table
 
-    from datamill.tracing import find_sample, story
+    from datamill import tracing
     from tasks import PIPELINE
 
-    sample_id = find_sample(sample, stages=PIPELINE, root=root)
-    table = Table(title=f"sample {sample_id}", title_justify="left", box=None, pad_edge=False)
+    trail = tracing.trace(what, stages=PIPELINE, root=root)
+    table = Table(title=trail.title, title_justify="left", box=None, pad_edge=False)
     for column in ("stage", "fate", "because", "and"):
         table.add_column(column, overflow="fold")
-    for chapter in story(sample_id, stages=PIPELINE, root=root):
+    for chapter in trail.chapters:
         facts = dict(chapter.facts)
         because = [str(facts.pop(key)) for key in ("reason", "detail") if key in facts]
         fate = facts.pop("fate", "")
         told = "\n".join(f"{key} {_shown(value)}" for key, value in facts.items())
         table.add_row(chapter.stage, str(fate), ": ".join(because), told)
     Console().print(table)
+
+
+@app.command()
+@clear_errors
+def why(
+    run_a: Annotated[str, typer.Argument(metavar="RUN_A", help="The run before: see below.")],
+    run_b: Annotated[str, typer.Argument(metavar="RUN_B", help="The run after.")] = "workspace",
+    metric: Annotated[
+        str, typer.Option(help="A headline metric of test; validation.accuracy is the other split's.")
+    ] = "accuracy",
+    html: Annotated[Path | None, typer.Option(help="Write the page with its plots to this file, too.")] = None,
+    root: Root = Path(),
+    debug: Debug = False,
+) -> None:
+    """Explain why a metric differs between two runs: what changed, what followed, what accounts for how much.
+
+    A run is a Git revision, the key of a recorded session or its beginning, an MLflow run's id, `workspace` (as it is
+    now), `champion`, or the folder of another workspace.
+    """
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    from datamill.lineage import telling
+    from datamill.lineage.explaining import explain
+    from datamill.lineage.runs import find_run
+    from tasks import PIPELINE
+
+    before, after = (find_run(text, stages=PIPELINE, root=root) for text in (run_a, run_b))
+    found = explain(before, after, metric=metric, stages=PIPELINE)
+    Console().print(Markdown(telling.to_markdown(found)))
+    if html is not None:
+        telling.write_html(html, found)
+        typer.echo(f"HTML: {html.resolve()}")
 
 
 @app.command()

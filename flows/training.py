@@ -23,6 +23,7 @@ from flows.dvc import LockedError, Outcome, reproduce, stage_environment
 from flows.forecasting import settled
 from flows.graph import needed_by, prepare
 from flows.interrupting import stages_end_with_it
+from flows.lineage import keep_record, tell_why
 from flows.promoting import challenge
 from flows.relaying import relaying
 
@@ -99,6 +100,7 @@ def train_model(root: str = ".", target: str | None = None) -> dict[str, str]:
         markdown=summarise(outcomes, root=workspace, run_path=run_path),
         description="Stages and results",
     )
+    tell_why(workspace, session=session, statuses=statuses)
     for outcome in outcomes.values():
         if isinstance(outcome, BaseException):
             raise outcome
@@ -158,4 +160,5 @@ def _close(root: Path, *, session: Session, statuses: Mapping[str, str]) -> str 
     }
     note = "\n".join(f"- {name}: {status}" for name, status in statuses.items())
     tracker = Tracker(root, Settings.from_environment(), session, "flow", tuple(statuses))
+    keep_record(root, session=session, statuses=statuses, tracker=tracker)
     return tracker.close_session(statuses=statuses, summary=numbers(config.flatten(metrics)), note=note)

@@ -14,6 +14,7 @@ def _quiet_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest
         "MLFLOW_RUN_ID",
         "DATAMILL_SESSION",
         "PREFECT_API_URL",
+        "OPENLINEAGE_URL",
     ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PREFECT_SERVER_ANALYTICS_ENABLED", "false")

@@ -3,6 +3,8 @@
 import json
 import logging
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +14,7 @@ import mlflow
 from filelock import FileLock
 from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelStatus, Metric, Param
 
+from datamill import files
 from datamill.settings import STATE, Settings
 from datamill.tracking import registry
 from datamill.tracking.session import Session, experiment_name, knock, tracking_uri
@@ -21,6 +24,7 @@ REQUEST_TIMEOUT_S = 3
 TRANSFER_TIMEOUT_S = 120  # MLflow answers once a file has gone on to its own store
 PARAMS_AT_ONCE = 100  # limits of MLflow's batch call
 METRICS_AT_ONCE = 1_000
+RECORD = "lineage"  # folder of the parent run's artifacts that holds the session's record
 
 
 class Server:
@@ -131,6 +135,10 @@ class Server:
             else:
                 self._client.log_artifact(self._run_id, str(path))
 
+    def _apply_record(self, event: Event) -> None:
+        with _patience():
+            self._client.log_artifacts(self._parent_id, event["path"], artifact_path=RECORD)
+
     def _apply_model(self, event: Event) -> None:
         if not self._has_model():
             with _patience():
@@ -236,6 +244,38 @@ class Server:
         items = [Metric(_metric_name(key), value, time_ms, step) for key, value in values.items()]
         for start in range(0, len(items), METRICS_AT_ONCE):
             self._client.log_batch(run_id, metrics=items[start : start + METRICS_AT_ONCE])
+
+
+def fetch_record(run_id: str, *, root: Path, settings: Settings) -> Path | None:
+    """The record of the session that a run belongs to: the one on this machine, or else the one MLflow keeps.
+
+    Returns:
+        Its folder below the workspace; ``None`` when the run is unknown or left no record.
+
+    Raises:
+        Exception: The server does not answer.
+    """
+    uri = tracking_uri(root=root, settings=settings)
+    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
+        return None
+    knock(uri)
+    client = mlflow.MlflowClient(tracking_uri=uri)
+    try:
+        run = client.get_run(run_id)
+    except mlflow.exceptions.MlflowException:
+        return None
+    key = run.data.tags.get("datamill.session", "")
+    folder = root / STATE / "runs" / key
+    if not key or Path(key).name != key:
+        return None
+    if folder.is_dir():
+        return folder
+    parent = run.data.tags.get("mlflow.parentRunId", run_id)
+    if not any(entry.path == RECORD for entry in client.list_artifacts(parent)):
+        return None
+    with files.atomic_write(folder) as partial, tempfile.TemporaryDirectory() as place:
+        shutil.copytree(client.download_artifacts(parent, RECORD, place), partial)
+    return folder
 
 
 def _experiment(client: mlflow.MlflowClient, *, root: Path, settings: Settings, is_local: bool) -> str:

@@ -71,6 +71,10 @@ class Tracker:
         """Name the data set that the run read."""
         self._record("dataset", name=name, digest=digest, source=source, rows=rows)
 
+    def log_record(self, path: Path) -> None:
+        """Record a copy of the folder that a whole session left behind, on the parent run."""
+        self._record("record", path=str(path))
+
     def finish(self, *, status: str, summary: Mapping[str, float] | None = None) -> None:
         """Close the run, ``executed`` or ``failed``; ``summary`` goes to the parent run as well."""
         self._record("finish", status=status, summary=dict(summary or {}))

@@ -143,3 +143,21 @@ def test_reports_of_a_failed_stage_are_kept_until_it_runs_again(root, monkeypatc
     assert not (root / toys.TOTAL.path).exists()
     run(TOTAL, root)
     assert not (root / ".datamill/failed/total").exists()
+
+
+def test_a_stage_tells_when_it_starts_and_how_it_ends_and_notes_its_code(root):
+    run(MAKE, root)
+    toys.write_params(root, fail=True)
+    with pytest.raises(StageError):
+        run(CHOOSE, root)
+    lines = (root / ".datamill/openlineage.jsonl").read_text().splitlines()
+    events = [json.loads(line) for line in lines]
+    assert [(event["job"]["name"], event["eventType"]) for event in events] == [
+        ("make", "START"),
+        ("make", "COMPLETE"),
+        ("choose", "START"),
+        ("choose", "FAIL"),
+    ]
+    noted = json.loads((root / ".datamill/code/make.json").read_text())
+    assert (root / f".datamill/code/{noted['digest']}.json").exists()
+    assert not (root / ".datamill/code/choose.json").exists()

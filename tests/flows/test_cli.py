@@ -20,7 +20,7 @@ def test_help_answers_at_once():
 
 def test_help_names_every_verb():
     text = call("--help").stdout
-    for verb in ("init", "run", "trace", "report", "promote", "rollback", "ui"):
+    for verb in ("init", "run", "watch", "digest", "promote", "rollback", "trace", "why", "report", "ui"):
         assert verb in text
 
 

@@ -1,0 +1,97 @@
+"""DVC's versions of artifacts: what a digest stands for, and where its bytes are, without checking anything out."""
+
+import configparser
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from datamill import files
+from datamill.lineage.codebase import md5_file
+from datamill.settings import STATE
+
+LOCK_FILE = "dvc.lock"
+VIEWS = f"{STATE}/opened"  # folders of links to the cache's files, one per digest; may be deleted at any time
+DIRECTORY = ".dir"  # ends the digest of a folder
+
+
+def parse_lock(text: str) -> dict[str, Any]:
+    """The stages of a ``dvc.lock``."""
+    content = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 both are the safe one
+    return dict((content or {}).get("stages", {}))
+
+
+def read_lock(root: Path) -> dict[str, Any]:
+    """The stages of a workspace's ``dvc.lock``; none before DVC ran."""
+    path = root / LOCK_FILE
+    return parse_lock(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def digests(lock: Mapping[str, Any]) -> dict[str, str]:
+    """DVC's digest of every output in a lock file, by path."""
+    outs = [out for entry in lock.values() for out in entry.get("outs", ())]
+    return {out["path"]: str(out["md5"]) for out in outs if "md5" in out}
+
+
+def digest_of(path: Path) -> str:
+    """What DVC calls a file or folder: the MD5 of its bytes, or of the list of its files with theirs."""
+    if path.is_file():
+        return md5_file(path)
+    below = sorted((file.relative_to(path).as_posix(), file) for file in path.rglob("*") if file.is_file())
+    listing = [{"md5": md5_file(file), "relpath": name} for name, file in below]
+    return hashlib.md5(json.dumps(listing, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + DIRECTORY
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file, or of all files below a folder."""
+    found = [path] if path.is_file() else path.rglob("*")
+    return sum(file.stat().st_size for file in found if file.is_file())
+
+
+class Cache:
+    """DVC's cache of one workspace, read only."""
+
+    def __init__(self, root: Path) -> None:
+        """The cache of the workspace ``root``, wherever its configuration puts it."""
+        self._root = root
+        self._folder = _cache_folder(root) / "files" / "md5"
+
+    def find(self, digest: str) -> Path | None:
+        """The file with this digest, or a folder of links to its files; ``None`` when a byte of it is missing."""
+        stored = self._folder / digest[:2] / digest[2:]
+        if not stored.is_file():
+            return None
+        return self._view(stored, digest=digest) if digest.endswith(DIRECTORY) else stored
+
+    def _view(self, listing: Path, *, digest: str) -> Path | None:
+        view = self._root / VIEWS / digest.removesuffix(DIRECTORY)
+        members = list(self._members(listing))
+        if not all(target.is_file() for _, target in members):
+            return None
+        if not view.is_dir() or not all((view / name).is_file() for name, _ in members):
+            with files.atomic_write(view) as partial:
+                partial.mkdir()
+                for name, target in members:
+                    (partial / name).parent.mkdir(parents=True, exist_ok=True)
+                    (partial / name).symlink_to(target)
+        return view
+
+    def _members(self, listing: Path) -> Iterator[tuple[str, Path]]:
+        for entry in json.loads(listing.read_text(encoding="utf-8")):
+            name = Path(entry["relpath"])
+            if not name.is_absolute() and ".." not in name.parts:  # a listing that points elsewhere is not followed
+                yield name.as_posix(), self._folder / entry["md5"][:2] / entry["md5"][2:]
+
+
+def _cache_folder(root: Path) -> Path:
+    """``cache.dir`` of the workspace's own configuration, else DVC's usual place."""
+    folder = root.resolve() / ".dvc"
+    parser = configparser.ConfigParser(interpolation=None)
+    for name in ("config", "config.local"):
+        if (folder / name).is_file():  # DVC writes its sections indented, which the parser would take for values
+            lines = (folder / name).read_text(encoding="utf-8").splitlines()
+            parser.read_string("\n".join(line.strip() for line in lines))
+    return folder / parser.get("cache", "dir", fallback="cache")
