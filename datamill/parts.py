@@ -275,6 +275,21 @@ def iter_part(path: Path, *, columns: Sequence[str] | None = None, rows: int = R
             yield pa.Table.from_batches([batch])
 
 
+def iter_blocks(folder: Path, *, columns: Sequence[str], rows: int) -> Iterator[pa.Table]:
+    """Some columns of the samples in order, exactly ``rows`` rows at a time; the last table may have fewer."""
+    waiting: list[pa.Table] = []
+    num_waiting = 0
+    for table in iter_tables(folder, columns=columns, rows=rows):
+        waiting.append(table)
+        num_waiting += table.num_rows
+        while num_waiting >= rows:
+            table = pa.concat_tables(waiting)
+            yield table.slice(0, rows)
+            waiting, num_waiting = [table.slice(rows)], num_waiting - rows
+    if num_waiting:
+        yield pa.concat_tables(waiting)
+
+
 def read_table(folder: Path, *, columns: Sequence[str] | None = None) -> pa.Table:
     """The samples, or some of their columns, at once: for light columns and small data."""
     schema = read_manifest(folder).dataset.arrow_schema()
