@@ -200,7 +200,7 @@ def ours(source: Path, out: Path, *, num_workers: int = 1, is_again: bool = Fals
     (out / "scratch").mkdir(exist_ok=True)
     outputs = {name: out / ("second" if is_again else "first") / name for name in ("samples", "rejects")}
     context = Context(
-        device="cpu",
+        wanted_device="cpu",
         num_threads=1,
         num_workers=num_workers,
         engine=Engine(num_workers=num_workers),

@@ -13,7 +13,7 @@ from filelock import FileLock
 
 from datamill import config, durations, files, imports, progress
 from datamill.errors import DatamillError, StageError
-from datamill.settings import STATE, Settings, resolve_device
+from datamill.settings import STATE, Settings
 from datamill.stage import Artifact, Context, Metrics, Params, Stage
 from datamill.tracking import Tracker, current_session, numbers
 
@@ -159,7 +159,7 @@ def _context(
             storage=settings.storage,
         ),
         previous=previous,
-        device=resolve_device(settings.device),
+        wanted_device=settings.device,
         num_threads=settings.num_threads,
         num_workers=settings.num_workers,
         scratch=scratch,

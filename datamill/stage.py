@@ -3,10 +3,13 @@
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict
+
+from datamill.settings import resolve_device
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -101,7 +104,7 @@ class Context:
     """Where and how a stage runs; nothing in it may change a result.
 
     Attributes:
-        device: ``cpu``, ``cuda`` or ``cuda:N``, already resolved.
+        wanted_device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; see ``device``.
         num_threads: Threads for one process's arithmetic.
         num_workers: Processes or threads for independent pieces of work; at least 1.
         engine: Maps a function over independent parts of the data, on this machine or on a cluster.
@@ -114,7 +117,7 @@ class Context:
         progress: Wraps iterables of long work.
     """
 
-    device: str
+    wanted_device: str
     num_threads: int
     num_workers: int
     engine: Engine
@@ -123,6 +126,15 @@ class Context:
     state: Path
     tracker: Tracker
     progress: Progress
+
+    @cached_property
+    def device(self) -> str:
+        """``cpu``, ``cuda`` or ``cuda:N``; found out when it is first asked for, because that takes torch (100 MiB).
+
+        Raises:
+            ParamsError: A GPU was asked for and there is none.
+        """
+        return resolve_device(self.wanted_device)
 
 
 @dataclass(frozen=True, kw_only=True)

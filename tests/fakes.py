@@ -56,7 +56,7 @@ def make_context(
     scratch = folder / "scratch"
     scratch.mkdir(parents=True, exist_ok=True)
     return Context(
-        device="cpu",
+        wanted_device="cpu",
         num_threads=1,
         num_workers=1,
         engine=engine or InlineEngine(),

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from typing import Any, final
 
 import numpy as np
-from great_expectations.core.expectation_validation_result import ExpectationValidationResult
 from numpy.typing import NDArray
 
+Result = Any  # Great Expectations' own; ``checking`` is the module that knows it
 SHOWN = 20  # unexpected values that Great Expectations lists
 ROW_WISE = frozenset(
     f"expect_{name}"
@@ -40,12 +40,12 @@ class Merged:
 
     def __init__(self) -> None:
         """Nothing was checked yet."""
-        self._first: ExpectationValidationResult | None = None
+        self._first: Result | None = None
         self._num_rows = self._num_missing = self._num_unexpected = 0
         self._rows: list[NDArray[np.int64]] = []
         self._values: list[Any] = []
 
-    def add(self, result: ExpectationValidationResult) -> None:
+    def add(self, result: Result) -> None:
         """Take in the result for the next rows, which are numbered by their place among all."""
         found = result.result
         self._first = self._first or result
@@ -55,7 +55,7 @@ class Merged:
         self._rows.append(np.asarray(found.get("unexpected_index_list") or [], np.int64))
         self._values += found.get("unexpected_list") or []
 
-    def result(self, *, mostly: float) -> ExpectationValidationResult:
+    def result(self, *, mostly: float) -> Result:
         """What one look at all rows would have given; something must have been taken in.
 
         Args:
