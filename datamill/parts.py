@@ -13,7 +13,7 @@ Source of the cutting rule: A. Muthitacharoen, B. Chen, D. Mazieres, "A Low-band
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -277,9 +277,14 @@ def iter_part(path: Path, *, columns: Sequence[str] | None = None, rows: int = R
 
 def iter_blocks(folder: Path, *, columns: Sequence[str], rows: int) -> Iterator[pa.Table]:
     """Some columns of the samples in order, exactly ``rows`` rows at a time; the last table may have fewer."""
+    return regrouped(iter_tables(folder, columns=columns, rows=rows), rows=rows)
+
+
+def regrouped(tables: Iterable[pa.Table], *, rows: int) -> Iterator[pa.Table]:
+    """The same rows, exactly ``rows`` at a time; the last table may have fewer."""
     waiting: list[pa.Table] = []
     num_waiting = 0
-    for table in iter_tables(folder, columns=columns, rows=rows):
+    for table in tables:
         waiting.append(table)
         num_waiting += table.num_rows
         while num_waiting >= rows:

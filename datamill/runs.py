@@ -52,7 +52,37 @@ class SortedRuns:
             self._ends.append(self._ends[-1] + len(records))
 
     def merged(self) -> Iterator[Records]:
-        """All records in the order of their keys, in blocks of any length; equal keys may lie in several blocks."""
+        """All records in the order of their keys, ``RUN_ROWS`` at a time; equal keys may lie in several blocks."""
+        waiting, count = [np.empty(0, self._dtype)], 0
+        for piece in self._pieces():
+            waiting, count = [*waiting, piece], count + len(piece)
+            if count >= RUN_ROWS:
+                records = np.concatenate(waiting)
+                for start in range(0, count - RUN_ROWS + 1, RUN_ROWS):
+                    yield records[start : start + RUN_ROWS]
+                count %= RUN_ROWS
+                waiting = [records[len(records) - count :].copy()]
+        if count:
+            yield np.concatenate(waiting)
+
+    def shared(self) -> Iterator[Records]:
+        """The records whose key occurs more than once, in order; all of a key are in one block."""
+        waiting = np.empty(0, self._dtype)
+        for block in self.merged():
+            block = np.concatenate([waiting, block])
+            keys = self._keys(block)
+            whole = int(np.searchsorted(keys, keys[-1]))
+            yield self._repeated(block[:whole])
+            waiting = block[whole:].copy()
+        yield self._repeated(waiting)
+
+    def _repeated(self, records: Records) -> Records:
+        keys = self._keys(records)
+        is_same = keys[1:] == keys[:-1]
+        return records[np.append(is_same, False) | np.append(False, is_same)] if len(records) else records
+
+    def _pieces(self) -> Iterator[Records]:
+        """All records in order, in blocks of any length."""
         at_once = max(LEAST_ROWS, HELD_ROWS // len(self._ends))
         runs = [
             _Run(self._path, self._dtype, start=start, end=end, at_once=at_once)

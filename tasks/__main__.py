@@ -6,6 +6,7 @@ code and the remote source that DVC cannot hash.
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -22,6 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit status: 0, 1 for a clear error, 130 when interrupted."""
     options = _parse(arguments)
     root: Path = options.root
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # mimalloc keeps 40 MiB that nobody needs any more
     try:
         if options.verb == "render":
             text = rendered(root)

@@ -58,6 +58,7 @@ def test_equal_keys_keep_the_order_in_which_they_came(groups: list[list[int]], h
 
 def test_a_flood_of_equal_keys_comes_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runs, "HELD_ROWS", 100)
+    monkeypatch.setattr(runs, "RUN_ROWS", 250)
     sorted_runs = SortedRuns(tmp_path / "runs", PAIR, key="key")
     for start in range(0, 1000, 250):
         sorted_runs.add(pairs([5] * 250, start=start))
