@@ -3,7 +3,7 @@
 Source: D. E. Knuth, "The Art of Computer Programming", volume 3, 1998, section 5.4 (merging of sorted runs).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, final
 
@@ -53,17 +53,7 @@ class SortedRuns:
 
     def merged(self) -> Iterator[Records]:
         """All records in the order of their keys, ``RUN_ROWS`` at a time; equal keys may lie in several blocks."""
-        waiting, count = [np.empty(0, self._dtype)], 0
-        for piece in self._pieces():
-            waiting, count = [*waiting, piece], count + len(piece)
-            if count >= RUN_ROWS:
-                records = np.concatenate(waiting)
-                for start in range(0, count - RUN_ROWS + 1, RUN_ROWS):
-                    yield records[start : start + RUN_ROWS]
-                count %= RUN_ROWS
-                waiting = [records[len(records) - count :].copy()]
-        if count:
-            yield np.concatenate(waiting)
+        yield from regrouped(self._pieces())
 
     def shared(self) -> Iterator[Records]:
         """The records whose key occurs more than once, in order; all of a key are in one block."""
@@ -116,6 +106,22 @@ class SortedRuns:
 
     def _keys(self, records: Records) -> Records:
         return records if self._key is None else records[self._key]
+
+
+def regrouped(pieces: Iterable[Records]) -> Iterator[Records]:
+    """The same records, ``RUN_ROWS`` at a time; the last array may have fewer."""
+    waiting: list[Records] = []
+    count = 0
+    for piece in pieces:
+        waiting, count = [*waiting, piece], count + len(piece)
+        if count >= RUN_ROWS:
+            records = np.concatenate(waiting)
+            for start in range(0, count - RUN_ROWS + 1, RUN_ROWS):
+                yield records[start : start + RUN_ROWS]
+            count %= RUN_ROWS
+            waiting = [records[len(records) - count :].copy()]
+    if count:
+        yield np.concatenate(waiting)
 
 
 @final
