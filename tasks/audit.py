@@ -176,8 +176,7 @@ def _numbers(roster: "Roster", *, judgement: "Judgement", actions: "NDArray[np.i
     from datamill.splitting import SPLITS
 
     def by_split(mask: "NDArray[np.bool_]") -> dict[str, int]:
-        counts = np.bincount(roster.splits[mask], minlength=len(SPLITS)).tolist()
-        return dict(zip(SPLITS, counts, strict=True))
+        return {name: int(np.count_nonzero(mask & (roster.splits == place))) for place, name in enumerate(SPLITS)}
 
     judged, doubtful = by_split(~np.isnan(judgement.quality)), by_split(actions > 0)
     taken = Counter({"flag": int((actions == 1).sum())}) + Counter({policy: int((actions == 2).sum())})

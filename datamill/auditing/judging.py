@@ -30,7 +30,7 @@ Models = Mapping[int, Any]
 
 MAX_ITERATIONS = 300  # whitened or standardised features converge in a fraction of it
 EXACT_ROWS = 200_000  # judged samples up to which cleanlab sees all probabilities at once
-BLOCK_VALUES = 1_000_000  # probabilities read at a time: 8 MB
+BLOCK_VALUES = 2**18  # probabilities read at a time: 2 MiB
 UNKNOWN = -1
 HELD_OUT = -1
 

@@ -45,8 +45,11 @@ def read_roster(samples: Path, *, assignments: Path, classes: Sequence[str], max
     cursor = reading.Cursor(placed, name=str(assignments))
     draw = sampling.BottomK(max_rows, key=key)
     draw.add(pa.table({"sample_id": pa.array([], pa.string()), "row": pa.array([], pa.int64())}))
-    is_left, labels, splits, folds = ([np.empty(0, kind)] for kind in (np.bool_, np.int32, np.int8, np.int8))
-    num_left = 0
+    num_samples, num_left = parts.read_manifest(samples).num_rows, 0
+    is_left = np.zeros(num_samples, bool)
+    labels = np.empty(num_samples, np.int32)
+    splits, folds = np.empty(num_samples, np.int8), np.empty(num_samples, np.int8)
+    place = 0
     for table in parts.iter_tables(samples, columns=["sample_id", "label"], rows=OBSERVED_ROWS):
         rows, verdicts = cursor.advance(table["sample_id"])
         is_surviving = ledger.is_surviving(verdicts)
@@ -54,19 +57,18 @@ def read_roster(samples: Path, *, assignments: Path, classes: Sequence[str], max
         split = pc.index_in(verdicts["split"], value_set=positions).to_numpy().astype(np.int8)
         numbers = num_left + np.arange(len(rows))
         draw.add(pa.table({"sample_id": verdicts["sample_id"], "row": numbers}).filter(pa.array(split == 0)))
-        is_left.append(np.isin(np.arange(table.num_rows), rows))
-        labels.append(pc.index_in(table["label"].take(pa.array(rows)), value_set=known).to_numpy())
-        splits.append(split)
-        folds.append(verdicts["fold"].to_numpy())
-        num_left += len(rows)
+        is_left[place + rows] = True
+        labels[numbers] = pc.index_in(table["label"].take(pa.array(rows)), value_set=known).to_numpy()
+        splits[numbers], folds[numbers] = split, verdicts["fold"].to_numpy()
+        place, num_left = place + table.num_rows, num_left + len(rows)
     cursor.require_end()
     is_taught = np.zeros(num_left, bool)
     is_taught[draw.table()["row"].to_numpy()] = True
     return Roster(
-        is_left=np.concatenate(is_left),
-        labels=np.concatenate(labels),
-        splits=np.concatenate(splits),
-        folds=np.concatenate(folds),
+        is_left=is_left,
+        labels=labels[:num_left],
+        splits=splits[:num_left],
+        folds=folds[:num_left],
         is_taught=is_taught,
     )
 
