@@ -196,8 +196,8 @@ def judge_labels(
         find = partial(cleanlab.filter.find_label_issues, filter_by=method, n_jobs=1)
     else:
         usual = confident_thresholds(train, num_classes=len(classes))
-        given = np.concatenate([given for given, _ in train()])
-        find = IssueRule(train, labels=given, method=method, thresholds=usual).find
+        counts = np.sum([np.bincount(given, minlength=len(classes)) for given, _ in train()], axis=0)
+        find = IssueRule(train, counts=counts, method=method, thresholds=usual).find
     for rows, (given, among) in judged():
         is_train = folds[rows] >= 0
         favourite = among.argmax(axis=1)

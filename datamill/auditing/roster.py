@@ -16,7 +16,7 @@ from datamill.modalities import modality_of
 from datamill.samples import Dataset
 from datamill.splitting import SPLITS
 
-OBSERVED_ROWS = 16_384  # observed at a time
+OBSERVED_ROWS = 4_096  # observed at a time
 
 
 @dataclass(frozen=True)
