@@ -68,7 +68,7 @@ def near(num_rows: int) -> dict[str, float]:
         near_pairs(
             lambda: (samples[first : first + RUN_ROWS] for first in range(0, num_rows, RUN_ROWS)),
             num_samples=num_rows,
-            read=lambda first, stop: np.zeros((stop - first, 256), np.uint8),
+            read=lambda rows: np.zeros((len(rows), 256), np.uint8),
             max_bits=2,
             likeness=Likeness(mean=0.02, pixel=0.1),
             scratch=Path(name),

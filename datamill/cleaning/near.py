@@ -4,7 +4,6 @@ import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, final
 
@@ -24,8 +23,7 @@ NUM_BITS = 64
 SHARED = 2  # blocks: more make smaller buckets, and more ways to choose them
 MAX_NEIGHBORS = 64  # samples of one bucket that a sample is compared with; bounds the work where thousands look alike
 PAIRED_AT_ONCE = 8_192  # samples; bounds memory
-BLOCK_ROWS = 32_768  # thumbnails read at a time; bounds memory
-COMPARED_AT_ONCE = 16_384  # pairs; bounds memory
+COMPARED_AT_ONCE = 4_096  # pairs; bounds memory
 MAX_PAIRS = 2**18  # beyond them only one link per sample of a cluster is kept; bounds memory
 ODD = 0x9E3779B97F4A7C15  # spreads the bits of a number over the upper ones
 VALUE_BITS = 16  # of each number of a sketch
@@ -35,8 +33,8 @@ SORTED = np.dtype([("key", np.uint64), *((name, SEEN[name]) for name in SEEN.nam
 Rows = NDArray[Any]
 Samples = Callable[[], Iterable[NDArray[Any]]]
 """Starts reading the samples to compare, some at a time, in sample order: a ``SEEN`` each."""
-Read = Callable[[int, int], NDArray[np.uint8]]
-"""Thumbnails of the samples from one row up to another: grey pixels, shape ``(rows, D)``."""
+Read = Callable[[Rows], NDArray[np.uint8]]
+"""Thumbnails of some samples: grey pixels, shape ``(rows, D)``."""
 
 
 @dataclass(frozen=True)
@@ -284,21 +282,14 @@ class _Codes:
 
 
 def _confirmed(codes: Rows, *, num_samples: int, read: Read, likeness: Likeness) -> Rows:
-    """The pairs whose thumbnails are alike; two blocks of thumbnails are in memory at a time."""
-    num_blocks = num_samples // BLOCK_ROWS + 1
-    left, right = np.divmod(codes, max(num_samples, 1))
-    blocks = left // BLOCK_ROWS * num_blocks + right // BLOCK_ROWS
-    left, right = (left % BLOCK_ROWS).astype(np.int32), (right % BLOCK_ROWS).astype(np.int32)
-    order = np.argsort(blocks, kind="stable").astype(np.int32)
-    blocks = blocks[order]
+    """The pairs whose thumbnails are alike."""
     alike = np.zeros(len(codes), bool)
-    block = lru_cache(2)(lambda number: read(number * BLOCK_ROWS, min((number + 1) * BLOCK_ROWS, num_samples)))
-    edges = np.flatnonzero(np.diff(blocks, prepend=-1, append=-1))
-    for start, stop in itertools.pairwise(edges.tolist()):
-        lefts, rights = (block(number) for number in divmod(int(blocks[start]), num_blocks))
-        for first in range(start, stop, COMPARED_AT_ONCE):
-            piece = order[first : min(first + COMPARED_AT_ONCE, stop)]
-            alike[piece] = likeness.holds(lefts[left[piece]], rights[right[piece]])
+    for start in range(0, len(codes), COMPARED_AT_ONCE):
+        pairs = _pairs(codes[start : start + COMPARED_AT_ONCE], num_samples=num_samples)
+        rows, places = np.unique(pairs, return_inverse=True)
+        pixels = read(rows)
+        left, right = places.reshape(pairs.shape).T
+        alike[start : start + COMPARED_AT_ONCE] = likeness.holds(pixels[left], pixels[right])
     return np.asarray(codes[alike])
 
 

@@ -32,10 +32,9 @@ class Thumbnails:
 
     path: Path
 
-    def read(self, start: int, stop: int) -> NDArray[np.uint8]:
-        """Those of the samples from one row up to another, shape ``(stop - start, NUM_PIXELS)``."""
-        count, offset = (stop - start) * NUM_PIXELS, start * NUM_PIXELS
-        return np.fromfile(self.path, np.uint8, count=count, offset=offset).reshape(-1, NUM_PIXELS)
+    def read(self, rows: NDArray[Any]) -> NDArray[np.uint8]:
+        """Those of some samples, shape ``(len(rows), NUM_PIXELS)``."""
+        return np.frombuffer(_records(self.path, rows, size=NUM_PIXELS), np.uint8).reshape(-1, NUM_PIXELS)
 
 
 @dataclass(frozen=True)
@@ -87,9 +86,7 @@ class SampleIds:
 
     def digits(self, rows: NDArray[Any]) -> pa.Array:
         """Ids of some rows, as strings."""
-        with self._path.open("rb") as file:
-            read = [os.pread(file.fileno(), HASH_BYTES, row * HASH_BYTES) for row in rows.tolist()]
-        return digits(np.frombuffer(b"".join(read), np.uint64).reshape(-1, 2))
+        return digits(np.frombuffer(_records(self._path, rows, size=HASH_BYTES), np.uint64).reshape(-1, 2))
 
 
 def identify(
@@ -167,6 +164,12 @@ def _survivors(folder: Path, *, decisions: Path, columns: Sequence[str], rows: i
     """Some columns of the samples that survived, ``rows`` at a time."""
     decided = reading.iter_decided([folder], decisions=decisions, columns=columns)
     return parts.regrouped((table for table, _ in decided), rows=rows)
+
+
+def _records(path: Path, rows: NDArray[Any], *, size: int) -> bytes:
+    """Some records of a file of records of ``size`` bytes; the file is never mapped, so it takes no memory."""
+    with path.open("rb") as file:
+        return b"".join([os.pread(file.fileno(), size, row * size) for row in rows.tolist()])
 
 
 def _pixels(column: pa.FixedSizeBinaryArray) -> NDArray[np.uint8]:
