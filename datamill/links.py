@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from datamill.runs import RUN_ROWS
+
 Rows = NDArray[Any]
 
 
@@ -52,8 +54,11 @@ def linked(pairs: NDArray[np.int64]) -> Links:
     Args:
         pairs: Rows that belong together, shape ``(P, 2)``.
     """
-    rows, ends = np.unique(pairs, return_inverse=True)
-    left, right = ends.reshape(pairs.shape).T.astype(np.int32)
+    rows, named = np.unique(pairs), pairs.reshape(-1)
+    ends = np.empty(len(named), np.int32)
+    for start in range(0, len(named), RUN_ROWS):  # numpy's own inverse takes five arrays of this length
+        ends[start : start + RUN_ROWS] = np.searchsorted(rows, named[start : start + RUN_ROWS])
+    left, right = ends.reshape(pairs.shape).T
     graph = coo_array((np.ones(len(pairs), bool), (left, right)), shape=(len(rows), len(rows)))
     _, component = connected_components(graph, directed=False)
     _, places = np.unique(component, return_index=True)  # rows ascend, so a component's first place is its smallest row
