@@ -55,19 +55,24 @@ def hash_index(num_rows: int) -> dict[str, float]:
 def near(num_rows: int) -> dict[str, float]:
     """Candidate pairs of near-duplicates among fingerprints that resemble each other by chance alone."""
     from datamill.cleaning.near import Likeness, near_pairs
+    from datamill.cleaning.observing import SEEN
+    from datamill.runs import RUN_ROWS
 
     rng = np.random.default_rng(0)
-    fingerprints = rng.integers(0, 2**63, num_rows, dtype=np.uint64)
-    sketches = rng.integers(0, 16_000, (num_rows, 4), dtype=np.int16)
+    samples = np.empty(num_rows, SEEN)
+    samples["row"] = np.arange(num_rows)
+    samples["print"] = rng.integers(0, 2**63, num_rows, dtype=np.uint64)
+    samples["sketch"] = rng.integers(0, 16_000, (num_rows, 4), dtype=np.int16).view(np.uint64).ravel()
     start = time.perf_counter()
-    near_pairs(
-        np.arange(num_rows, dtype=np.int32),
-        fingerprints=fingerprints,
-        sketches=sketches,
-        read=lambda first, stop: np.zeros((stop - first, 256), np.uint8),
-        max_bits=2,
-        likeness=Likeness(mean=0.02, pixel=0.1),
-    )
+    with tempfile.TemporaryDirectory() as name:
+        near_pairs(
+            lambda: (samples[first : first + RUN_ROWS] for first in range(0, num_rows, RUN_ROWS)),
+            num_samples=num_rows,
+            read=lambda rows: np.zeros((len(rows), 256), np.uint8),
+            max_bits=2,
+            likeness=Likeness(mean=0.02, pixel=0.1),
+            scratch=Path(name),
+        )
     return {"ns_per_row": 1e9 * (time.perf_counter() - start) / num_rows}
 
 

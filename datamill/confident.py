@@ -43,21 +43,20 @@ class IssueRule:
     """Tells which rows are label issues; learnt in two passes, then applied block by block."""
 
     def __init__(
-        self, read: Read, *, labels: NDArray[np.int32], method: Method, thresholds: NDArray[np.float64]
+        self, read: Read, *, counts: NDArray[np.int64], method: Method, thresholds: NDArray[np.float64]
     ) -> None:
         """Learn the rule.
 
         Args:
             read: All rows.
-            labels: Given labels of all rows, shape ``(N,)``.
+            counts: Rows of each given label, shape ``(K,)``.
             method: cleanlab's rule.
             thresholds: ``confident_thresholds`` of the rows.
         """
         self._method = method
         self._thresholds = thresholds
         if method in ("prune_by_noise_rate", "prune_by_class", "both"):
-            counts = np.bincount(labels, minlength=len(thresholds))
-            prune = self._prune_counts(read, labels=labels)  # rows to remove, by true and given class
+            prune = self._prune_counts(read, counts=counts)  # rows to remove, by true and given class
             kept = np.diagonal(prune).copy()
             np.fill_diagonal(prune, 0)
             prune[:, counts <= 1] = 0
@@ -81,7 +80,7 @@ class IssueRule:
             is_issue &= self._by_class.is_among(given, -_own(given, among)[:, None])
         return is_issue
 
-    def _prune_counts(self, read: Read, *, labels: NDArray[np.int32]) -> NDArray[np.int64]:
+    def _prune_counts(self, read: Read, *, counts: NDArray[np.int64]) -> NDArray[np.int64]:
         num_classes = len(self._thresholds)
         joint = np.zeros((num_classes, num_classes), np.int64)
         for given, among in read():
@@ -89,6 +88,7 @@ class IssueRule:
             cells = given[guess >= 0] * num_classes + guess[guess >= 0]
             joint += np.bincount(cells, minlength=num_classes**2).reshape(joint.shape)
         np.fill_diagonal(joint, np.maximum(np.diagonal(joint), 1))
+        labels = np.repeat(np.arange(num_classes, dtype=np.int16), counts)  # cleanlab counts them again
         calibrated = calibrate_confident_joint(joint, labels)
         return np.asarray(_keep_at_least_n_per_class(calibrated.T, n=1, frac_noise=1.0), np.int64)
 

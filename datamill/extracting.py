@@ -70,12 +70,14 @@ def extract(samples: Path, *, folder: Path, engine: Engine, former: Path | None 
     linked = {part.key: known.pop(part.key) for part in manifest.parts if part.key in known}
     new = [part for part in manifest.parts if part.key not in linked]
     source = _Former([path for _, path in known.values()] if new else [])
-    places = {part.key: source.find(samples / part.name, num_rows=part.num_rows) for part in new}
-    asked = {part.key for part in new if (places[part.key] < 0).any()}
+    places = {part.key: source.find(samples / part.name) for part in new}
+    asked = {key for key, its_places in places.items() if its_places is None or (its_places < 0).any()}
     requests = (
         Request(engine.share(samples / part.name), _missing(places[part.key])) for part in new if part.key in asked
     )
-    num_looked = sum(int((one < 0).sum()) for one in places.values())
+    num_looked = sum(
+        part.num_rows if (its_places := places[part.key]) is None else int((its_places < 0).sum()) for part in new
+    )
     looking = partial(look, dataset=manifest.dataset)
     looked = engine.map(looking, requests, total=len(asked)) if num_looked >= WORTH_SAMPLES else map(looking, requests)
     calls = (
@@ -136,12 +138,15 @@ class _Former:
         self._index = HashIndex(hashes)
         self._read = lru_cache(FILES_AT_HAND)(_features)
 
-    def find(self, part: Path, *, num_rows: int) -> NDArray[np.int64]:
-        """Places of the contents of a samples' part, -1 for new ones, shape ``(num_rows,)``."""
-        return self._index.find(_contents(part)) if self._paths else np.full(num_rows, -1, np.int64)
+    def find(self, part: Path) -> NDArray[np.int64] | None:
+        """Places of the contents of a samples' part, -1 for new ones, shape ``(N,)``; ``None`` where all are new."""
+        return self._index.find(_contents(part)) if self._paths else None
 
-    def join(self, places: NDArray[np.int64], *, fresh: pa.Table | None) -> pa.Table:
+    def join(self, places: NDArray[np.int64] | None, *, fresh: pa.Table | None) -> pa.Table:
         """The features at these places; where there is none, the rows of ``fresh``, in order."""
+        if places is None:
+            assert fresh is not None
+            return fresh
         owners = np.searchsorted(self._starts, places, side="right") - 1
         pieces = [fresh] if fresh is not None else []
         for owner in np.unique(owners[places >= 0]).tolist():
@@ -166,7 +171,7 @@ def _reusable(former: Path | None, *, dataset: Dataset, code: str) -> dict[str, 
 
 
 def _write(
-    folder: Path, part: Path, *, key: str, source: _Former, places: NDArray[np.int64], fresh: pa.Table | None
+    folder: Path, part: Path, *, key: str, source: _Former, places: NDArray[np.int64] | None, fresh: pa.Table | None
 ) -> Part:
     """The entry of the file for ``part``, written from former and fresh features."""
     identity = _read(part, columns=features.IDENTITY)
@@ -187,7 +192,9 @@ def _in_turn(calls: Iterable[Callable[[], Part]]) -> Iterator[Part]:
         yield from (one.result() for one in working)
 
 
-def _missing(places: NDArray[np.int64]) -> NDArray[np.int64] | None:
+def _missing(places: NDArray[np.int64] | None) -> NDArray[np.int64] | None:
+    if places is None:
+        return None
     rows = np.flatnonzero(places < 0)
     return rows if len(rows) < len(places) else None
 

@@ -71,6 +71,10 @@ class Fates:
         """Which samples are still kept or repaired, shape ``(N,)``."""
         return np.asarray(IS_SURVIVING[self._fates], bool)
 
+    def survive(self, rows: Rows) -> NDArray[np.bool_]:
+        """Which of some samples are still kept or repaired, shape ``(N,)``."""
+        return np.asarray(IS_SURVIVING[self._fates[rows]], bool)
+
     def count(self, fate: Fate) -> int:
         """How many samples have this fate."""
         return int(np.count_nonzero(self._fates == FATES.index(fate)))

@@ -13,7 +13,7 @@ Source of the cutting rule: A. Muthitacharoen, B. Chen, D. Mazieres, "A Low-band
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -273,6 +273,26 @@ def iter_part(path: Path, *, columns: Sequence[str] | None = None, rows: int = R
     with pq.ParquetFile(path, pre_buffer=False) as file:  # else all of it is in memory at once
         for batch in file.iter_batches(batch_size=rows, columns=list(columns) if columns is not None else None):
             yield pa.Table.from_batches([batch])
+
+
+def iter_blocks(folder: Path, *, columns: Sequence[str], rows: int) -> Iterator[pa.Table]:
+    """Some columns of the samples in order, exactly ``rows`` rows at a time; the last table may have fewer."""
+    return regrouped(iter_tables(folder, columns=columns, rows=rows), rows=rows)
+
+
+def regrouped(tables: Iterable[pa.Table], *, rows: int) -> Iterator[pa.Table]:
+    """The same rows, exactly ``rows`` at a time; the last table may have fewer."""
+    waiting: list[pa.Table] = []
+    num_waiting = 0
+    for table in tables:
+        waiting.append(table)
+        num_waiting += table.num_rows
+        while num_waiting >= rows:
+            table = pa.concat_tables(waiting)
+            yield table.slice(0, rows)
+            waiting, num_waiting = [table.slice(rows)], num_waiting - rows
+    if num_waiting:
+        yield pa.concat_tables(waiting)
 
 
 def read_table(folder: Path, *, columns: Sequence[str] | None = None) -> pa.Table:

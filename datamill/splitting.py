@@ -7,15 +7,16 @@ assignment depends on no other sample and on no history: data may be appended an
 exception is the tie itself: a near-duplicate follows its unit's first sample, so a newcomer that comes earlier in
 sample order, or that links two units, may pull them to its side, because the alternative is a leak.
 
-Samples are read as a stream. What is held of each is a few numbers, 31 bytes (``Traits``).
+Samples are read as a stream; what is known of each waits in a file, 31 bytes (``TRAITS``). Memory holds the samples
+that are tied to others.
 """
 
 import hashlib
-import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal, final
 
 import numpy as np
 import pyarrow as pa
@@ -25,10 +26,11 @@ from numpy.typing import NDArray
 from datamill import ledger
 from datamill.errors import DataError
 from datamill.hashes import halves
+from datamill.links import Links, contains, linked
+from datamill.runs import RUN_ROWS, SortedRuns
 
 SPLITS = ("train", "validation", "test")
 BLOCK = 20  # samples of a class over which ``deal`` is exact: shares in steps of 5 % come out to the sample
-BLOCK_ROWS = 65_536  # looked up at a time
 NO_FOLD = -1
 UNDECIDED = -1  # position of a sample that cannot be placed by itself
 
@@ -57,40 +59,22 @@ class Rule:
     seed: int
 
 
-@dataclass(frozen=True)
-class Traits:
-    """What is known of some samples one by one; arrays of one entry per sample.
+TRAITS = np.dtype(
+    [
+        ("content", np.uint64),  # hash of its content
+        ("leak", np.uint64),  # hash of its cluster of near-duplicates, 0 for none
+        ("group", np.uint64),  # hash of its group, 0 for none
+        ("label", np.int32),  # number of its class
+        ("position", np.int8),  # place in ``SPLITS`` that it would have alone, or ``UNDECIDED``
+        ("fold", np.int8),  # fold that it would have alone
+        ("is_surviving", np.bool_),  # whether it is assigned at all; dropped samples tie others
+    ]
+)
+"""What is known of a sample by itself."""
+TIES = ("content", "leak", "group")  # samples that share one of these are tied
+HASHED = np.dtype([("hash", np.uint64), ("row", np.int64)])
 
-    Attributes:
-        content: Hash of its content, uint64.
-        leak: Hash of its cluster of near-duplicates, 0 for none, uint64.
-        group: Hash of its group, 0 for none, uint64.
-        label: Number of its class, int32.
-        position: Place in ``SPLITS`` that it would have alone, or ``UNDECIDED``, int8.
-        fold: Fold that it would have alone, int8.
-        is_surviving: Whether it is assigned at all; dropped samples tie others.
-    """
-
-    content: NDArray[np.uint64]
-    leak: NDArray[np.uint64]
-    group: NDArray[np.uint64]
-    label: NDArray[np.int32]
-    position: NDArray[np.int8]
-    fold: NDArray[np.int8]
-    is_surviving: NDArray[np.bool_]
-
-    @classmethod
-    def blank(cls, num_samples: int) -> "Traits":
-        """Room for those of so many samples; what stays zero takes no memory."""
-        kinds = (*[np.uint64] * 3, np.int32, np.int8, np.int8, np.bool_)
-        return cls(*(np.zeros(num_samples, kind) for kind in kinds))
-
-    def put(self, start: int, piece: "Traits") -> None:
-        """Write those of some samples from row ``start`` on."""
-        for field in fields(self):
-            values = getattr(piece, field.name)
-            if values.any():
-                getattr(self, field.name)[start : start + len(values)] = values
+Traits = NDArray[Any]  # of type ``TRAITS``
 
 
 def observe(table: pa.Table, verdicts: pa.Table, *, classes: Sequence[str], rule: Rule) -> Traits:
@@ -110,88 +94,177 @@ def observe(table: pa.Table, verdicts: pa.Table, *, classes: Sequence[str], rule
     is_alone = pc.equal(groups, "")
     keys = pc.if_else(is_alone, table["content_hash"], pc.binary_join_element_wise("group", groups, " "))
     folds = draw(pc.binary_join_element_wise("fold", keys, " "), seed=rule.seed) * rule.num_folds
-    return Traits(
-        content=halves(table["content_hash"])[:, 0],
-        leak=_leak_hashes(pc.fill_null(verdicts["leak_group"], "")),
-        group=_name_hashes(groups),
-        label=pc.index_in(table["label"], value_set=pa.array(classes, pa.string())).to_numpy(),
-        position=_positions(table, keys=keys, is_alone=is_alone, rule=rule),
-        fold=folds.astype(np.int8),
-        is_surviving=ledger.is_surviving(verdicts).to_numpy(),
-    )
+    traits = np.empty(table.num_rows, TRAITS)
+    traits["content"] = halves(table["content_hash"])[:, 0]
+    traits["leak"] = _leak_hashes(pc.fill_null(verdicts["leak_group"], ""))
+    traits["group"] = _name_hashes(groups)
+    traits["label"] = pc.index_in(table["label"], value_set=pa.array(classes, pa.string())).to_numpy()
+    traits["position"] = _positions(table, keys=keys, is_alone=is_alone, rule=rule)
+    traits["fold"] = folds.astype(np.int8)
+    traits["is_surviving"] = ledger.is_surviving(verdicts).to_numpy()
+    return traits
 
 
-def tie(*keys: NDArray[np.uint64]) -> NDArray[np.int32]:
-    """First sample of each sample's unit, shape ``(N,)``: samples with an equal key, or linked by others, share one.
+@final
+class Roll:
+    """All samples and what ties them, in files."""
 
-    Args:
-        keys: One or more kinds of hashes, shape ``(N,)`` each; equal ones within a kind tie, 0 ties nothing.
+    def __init__(self, scratch: Path) -> None:
+        """Start empty, in a folder."""
+        self._path = scratch / "traits"
+        self._path.write_bytes(b"")
+        self._ties = {name: SortedRuns(scratch / f"ties-{name}", HASHED, key="hash") for name in TIES}
+        self.num_samples = 0
+
+    def add(self, traits: Traits) -> None:
+        """Append samples."""
+        with self._path.open("ab") as file:
+            traits.tofile(file)
+        for name, runs in self._ties.items():
+            rows = np.flatnonzero(traits[name])
+            records = np.empty(len(rows), HASHED)
+            records["hash"], records["row"] = traits[name][rows], self.num_samples + rows
+            runs.add(records)
+        self.num_samples += len(traits)
+
+    def blocks(self) -> Iterator[tuple[int, Traits]]:
+        """The samples, ``RUN_ROWS`` at a time, and the number of the first."""
+        start = 0
+        with self._path.open("rb") as file:
+            while len(traits := np.fromfile(file, TRAITS, count=RUN_ROWS)):
+                yield start, traits
+                start += len(traits)
+
+    def links(self) -> Links:
+        """The samples of one unit: those that a tie of any kind connects, directly or through others."""
+        pairs = [np.empty((0, 2), np.int64)]
+        for runs in self._ties.values():
+            for records in runs.shared():
+                hashes, rows = records["hash"], records["row"]
+                is_first = np.append(True, hashes[1:] != hashes[:-1])[: len(hashes)]
+                start = np.maximum.accumulate(np.where(is_first, np.arange(len(hashes)), 0))
+                pairs.append(np.stack([rows[start], rows], axis=1)[~is_first])
+        return linked(np.concatenate(pairs))
+
+
+@dataclass(frozen=True)
+class Assigned:
+    """Where some surviving samples belong, in order.
+
+    Attributes:
+        splits: Positions in ``SPLITS``, int8, shape ``(N,)``.
+        folds: Folds from 0 to ``num_folds - 1``, ``NO_FOLD`` outside train, int8, shape ``(N,)``.
+        labels: Number of the class of each, int32, shape ``(N,)``.
+        num_units: Units whose first sample is among these samples, or those that did not survive between them (count).
     """
-    first = np.arange(len(keys[0]), dtype=np.int32)
-    knots: list[NDArray[np.int32]] = []  # of each kind: number of the knot a sample hangs on, -1 for none
-    count = 0
-    for values in keys:
-        shared = _shared(values)
-        if len(shared):
-            knots.append(_places(values, shared=shared, start=count))
-            count += len(shared)
-    if knots:
-        knot = np.maximum.reduce(knots)
-        tied = np.flatnonzero(knot >= 0).astype(np.int32)
-        unit = _components(knots, count=count)[knot[tied]]
-        lowest = np.full(count, len(first), np.int32)
-        np.minimum.at(lowest, unit, tied)
-        first[tied] = lowest[unit]
-    return first
+
+    splits: NDArray[np.int8]
+    folds: NDArray[np.int8]
+    labels: NDArray[np.int32]
+    num_units: int
 
 
-def assign(
-    traits: Traits, *, first: NDArray[np.int32], classes: Sequence[str], rule: Rule
-) -> tuple[NDArray[np.int8], NDArray[np.int8]]:
-    """Split and fold of each of the M surviving samples, shape ``(M,)``: the samples of a unit share them.
+def assign(roll: Roll, *, classes: Sequence[str], rule: Rule) -> Iterator[Assigned]:
+    """Split and fold of each surviving sample, some at a time: the samples of a unit share them.
 
     Args:
-        traits: What is known of each sample, shape ``(N,)``; also of those that did not survive but tie others.
-        first: First sample of each one's unit (``tie``), shape ``(N,)``.
+        roll: All samples; also those that did not survive but tie others.
         classes: Class names by number.
         rule: How samples are assigned.
-
-    Returns:
-        Positions in ``SPLITS``, and folds from 0 to ``num_folds - 1``, ``NO_FOLD`` outside train.
 
     Raises:
         DataError: Groups or times are needed and missing.
     """
-    unit = first[traits.is_surviving]
-    if rule.strategy == "group" and not traits.group.any():
-        raise DataError(
-            f"split.strategy is 'group' and none of {len(first)} samples has a group; name its column in ingest, or "
-            "choose another strategy"
+    units = _Units(roll, rule=rule)
+    dealt = np.zeros(len(classes) + 1, np.int64)  # units of each class that were dealt so far
+    for start, traits in roll.blocks():
+        rows = np.arange(start, start + len(traits))
+        unit = units.of(rows)
+        is_first = np.where(unit < 0, traits["is_surviving"], units.lives[unit] & (units.firsts[unit] == rows))
+        positions, folds = traits["position"], traits["fold"]
+        if rule.strategy == "stratified_exact":
+            labels = np.where(traits["group"][is_first] == 0, traits["label"][is_first], len(classes))
+            numbers = deal(labels.astype(np.int32), names=[*classes, ""], seed=rule.seed, dealt=dealt)
+            dealt += np.bincount(labels, minlength=len(dealt))
+            positions[is_first] = _place(numbers, shares=rule.shares)
+        positions, folds = units.settle(unit, rows=rows, positions=positions, folds=folds)
+        kept = traits["is_surviving"]
+        yield Assigned(
+            splits=positions[kept],
+            folds=np.where(positions == 0, folds, np.int8(NO_FOLD))[kept],
+            labels=traits["label"][kept],
+            num_units=int(is_first.sum()),
         )
-    if rule.strategy == "time":
-        splits = _earliest(traits.position[traits.is_surviving], unit=unit, num_samples=len(first))
-    elif rule.strategy == "stratified_exact":
-        label = np.where(traits.group == 0, traits.label, len(classes))
-        units = np.unique(unit)
-        placed = np.empty(len(first), np.int8)
-        placed[units] = _place(deal(label[units], names=[*classes, ""], seed=rule.seed), shares=rule.shares)
-        splits = placed[unit]
-    else:
-        splits = traits.position[unit]
-    return splits, np.where(splits == 0, traits.fold[unit], np.int8(NO_FOLD))
 
 
-def require_all(splits: NDArray[np.int8]) -> None:
+@final
+class _Units:
+    """The units of several samples.
+
+    Attributes:
+        firsts: The first sample of each, ascending, and -1 for samples that are alone.
+        lives: Whether a sample of each survived.
+    """
+
+    def __init__(self, roll: Roll, *, rule: Rule) -> None:
+        self._links = roll.links()
+        self.firsts = np.append(np.unique(self._links.firsts), -1)
+        self.lives = np.zeros(len(self.firsts), bool)
+        self._positions = np.full(len(self.firsts), len(SPLITS) if rule.strategy == "time" else UNDECIDED, np.int8)
+        self._folds = np.zeros(len(self.firsts), np.int8)
+        self._is_by_time = rule.strategy == "time"
+        num_groups = num_timeless = num_kept = 0
+        for start, traits in roll.blocks():
+            unit, kept = self.of(np.arange(start, start + len(traits))), traits["is_surviving"]
+            self.lives[unit[kept]] = True
+            if self._is_by_time:
+                np.minimum.at(self._positions, unit[kept], traits["position"][kept])
+            num_groups += np.count_nonzero(traits["group"])
+            num_timeless += np.count_nonzero(traits["position"][kept] == UNDECIDED)
+            num_kept += np.count_nonzero(kept)
+        if rule.strategy == "group" and not num_groups:
+            raise DataError(
+                f"split.strategy is 'group' and none of {roll.num_samples} samples has a group; name its column in "
+                "ingest, or choose another strategy"
+            )
+        if self._is_by_time and num_timeless:
+            raise DataError(
+                f"split.strategy is 'time' and {num_timeless} of {num_kept} samples have no time; "
+                "give them one, or choose another strategy"
+            )
+
+    def of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Number of the unit of each of some samples, -1 for those that are alone, shape ``(N,)``."""
+        firsts = self._links.of(rows)
+        is_tied = contains(self.firsts[:-1], firsts)
+        return np.where(is_tied, np.searchsorted(self.firsts[:-1], firsts), -1)
+
+    def settle(
+        self, unit: NDArray[np.int64], *, rows: NDArray[np.int64], positions: NDArray[np.int8], folds: NDArray[np.int8]
+    ) -> tuple[NDArray[np.int8], NDArray[np.int8]]:
+        """Position and fold of some samples: those of their unit's first sample, or the earliest one's position."""
+        first = np.flatnonzero((unit >= 0) & (self.firsts[unit] == rows))
+        self._folds[unit[first]] = folds[first]
+        if not self._is_by_time:
+            self._positions[unit[first]] = positions[first]
+        is_alone = unit < 0
+        return np.where(is_alone, positions, self._positions[unit]), np.where(is_alone, folds, self._folds[unit])
+
+
+def require_all(sizes: Sequence[int]) -> None:
     """Refuse an assignment that leaves a split empty.
+
+    Args:
+        sizes: Samples of each of ``SPLITS`` (count).
 
     Raises:
         DataError: A split has no sample.
     """
-    sizes = {name: int((splits == position).sum()) for position, name in enumerate(SPLITS)}
-    empty = [name for name, size in sizes.items() if not size]
+    named = dict(zip(SPLITS, sizes, strict=True))
+    empty = [name for name, size in named.items() if not size]
     if empty:
         raise DataError(
-            f"split {' and '.join(empty)} would be empty: sizes are {sizes}; bring more samples or groups, change "
+            f"split {' and '.join(empty)} would be empty: sizes are {named}; bring more samples or groups, change "
             "split.fractions (strategy 'time': the two cut points), or try another split.seed"
         )
 
@@ -208,7 +281,9 @@ def draw(keys: pa.Array | pa.ChunkedArray, *, seed: int) -> NDArray[np.float64]:
     return np.asarray(bits / 2**53, np.float64)  # 53 bits are what a float64 holds exactly below 1
 
 
-def deal(labels: NDArray[np.int32], *, names: Sequence[str], seed: int) -> NDArray[np.float64]:
+def deal(
+    labels: NDArray[np.int32], *, names: Sequence[str], seed: int, dealt: NDArray[np.int64]
+) -> NDArray[np.float64]:
     """A number in [0, 1) per sample, shape ``(N,)``, spread evenly within each class.
 
     The samples of a class are dealt in order, ``BLOCK`` at a time, one to each of ``BLOCK`` equal intervals in random
@@ -219,16 +294,17 @@ def deal(labels: NDArray[np.int32], *, names: Sequence[str], seed: int) -> NDArr
         labels: Number of each sample's class, shape ``(N,)``.
         names: Names of the classes; a class's numbers depend on its name.
         seed: Equal seeds give equal numbers.
+        dealt: How many samples of each class were dealt before these, shape ``(K,)``.
     """
     numbers = np.empty(len(labels))
     for label in np.unique(labels):
         rows = np.flatnonzero(labels == label)
-        stream = _integer(names[label])
-        for block, start in enumerate(range(0, len(rows), BLOCK)):
+        stream, before = _integer(names[label]), int(dealt[label])
+        for block in range(before // BLOCK, (before + len(rows) - 1) // BLOCK + 1):
             rng = np.random.default_rng([seed, stream, block])
-            dealt = (rng.permutation(BLOCK) + rng.random(BLOCK)) / BLOCK
-            some = rows[start : start + BLOCK]
-            numbers[some] = dealt[: len(some)]
+            values = (rng.permutation(BLOCK) + rng.random(BLOCK)) / BLOCK
+            start, stop = max(block * BLOCK, before), min((block + 1) * BLOCK, before + len(rows))
+            numbers[rows[start - before : stop - before]] = values[start - block * BLOCK : stop - block * BLOCK]
     return numbers
 
 
@@ -249,55 +325,6 @@ def _positions(table: pa.Table, *, keys: pa.ChunkedArray, is_alone: pa.ChunkedAr
 
 def _place(numbers: NDArray[np.float64], *, shares: Sequence[float]) -> NDArray[np.int8]:
     return np.searchsorted(np.cumsum(shares)[:-1], numbers, side="right").astype(np.int8)
-
-
-def _earliest(positions: NDArray[np.int8], *, unit: NDArray[np.int32], num_samples: int) -> NDArray[np.int8]:
-    """Position in ``SPLITS`` of each sample's unit: that of its earliest sample."""
-    num_missing = int((positions == UNDECIDED).sum())
-    if num_missing:
-        raise DataError(
-            f"split.strategy is 'time' and {num_missing} of {len(positions)} samples have no time; "
-            "give them one, or choose another strategy"
-        )
-    earliest = np.full(num_samples, len(SPLITS), np.int8)
-    np.minimum.at(earliest, unit, positions)
-    return earliest[unit]
-
-
-def _shared(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The values that occur more than once, ascending; 0 is none."""
-    if not values.any():
-        return np.empty(0, np.uint64)
-    in_order = np.sort(values)
-    repeats = np.unique(in_order[1:][in_order[1:] == in_order[:-1]])
-    return np.asarray(repeats[repeats != 0], np.uint64)
-
-
-def _places(values: NDArray[np.uint64], *, shared: NDArray[np.uint64], start: int) -> NDArray[np.int32]:
-    """Place of each value among ``shared``, counted from ``start``; -1 where it is not there, shape ``(N,)``."""
-    places = np.empty(len(values), np.int32)
-    for first in range(0, len(values), BLOCK_ROWS):
-        block = values[first : first + BLOCK_ROWS]
-        near = np.minimum(np.searchsorted(shared, block), len(shared) - 1)
-        places[first : first + BLOCK_ROWS] = np.where(shared[near] == block, near + start, -1)
-    return places
-
-
-def _components(knots: Sequence[NDArray[np.int32]], *, count: int) -> NDArray[np.int32]:
-    """Number of each knot's connected component, shape ``(count,)``; a sample on two knots connects them."""
-    pairs = [
-        (one[both], other[both])
-        for one, other in itertools.combinations(knots, 2)
-        for both in [(one >= 0) & (other >= 0)]
-    ]
-    starts, stops = (np.concatenate([np.empty(0, np.int32), *(pair[end] for pair in pairs)]) for end in range(2))
-    if not len(starts):
-        return np.arange(count, dtype=np.int32)
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    edges = coo_array((np.ones(len(starts), np.int8), (starts, stops)), shape=(count, count))
-    return np.asarray(connected_components(edges, directed=False)[1], np.int32)
 
 
 def _leak_hashes(leak_groups: pa.ChunkedArray) -> NDArray[np.uint64]:

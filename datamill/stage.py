@@ -9,6 +9,8 @@ from typing import Any, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
+from datamill.settings import resolve_device
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -132,8 +134,6 @@ class Context:
         Raises:
             ParamsError: A GPU was asked for and there is none.
         """
-        from datamill.settings import resolve_device
-
         return resolve_device(self.wanted_device)
 
 

@@ -1,5 +1,6 @@
 """What a run would do, told before it starts: which stages, why, how much of them, and roughly how long."""
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -13,8 +14,11 @@ import yaml
 from datamill import catalog, config, durations, dvcfile, parts
 from datamill.errors import DataError, StageError
 from datamill.settings import STATE
+from datamill.sources import IngestParams
+from datamill.sources.changes import Changes, count_changes
+from datamill.sources.journal import made_with
 from datamill.stage import Stage
-from tasks import PIPELINE
+from tasks import PIPELINE, ingest
 
 Verdict = Literal["runs", "may run", "up to date"]
 
@@ -85,12 +89,30 @@ def _judge(stage: Stage, *, before: Sequence[Forecast], reasons: tuple[str, ...]
 
 
 def _extent(stage: Stage, *, is_other: bool, root: Path) -> str:
+    if stage is ingest.STAGE and (changes := _changes(root)) is not None:
+        return str(changes)
     try:
         count = len(parts.read_manifest(root / catalog.INGEST_SAMPLES.path).parts)
     except DataError:
         return "all samples"
     told = f"{count} part{'s' * (count != 1)}"
     return f"changed parts of {told}" if stage.by_part and not is_other else f"all {told}"
+
+
+def _changes(root: Path) -> Changes | None:
+    """What has become of the source's items; ``None`` where that is not known before they are read."""
+    params = config.load_params([ingest.STAGE], root=root, others=[one.name for one in PIPELINE])["ingest"]
+    assert isinstance(params, IngestParams)
+    try:
+        with contextlib.chdir(root):
+            return count_changes(
+                params,
+                state=root / STATE / "state" / "ingest",
+                made_with=made_with(params, module=ingest.STAGE.module),
+                samples=root / catalog.INGEST_SAMPLES.path,
+            )
+    except DataError:
+        return None  # ingest will say what is wrong
 
 
 def _status(root: Path) -> dict[str, list[Any]]:

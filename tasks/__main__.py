@@ -7,6 +7,7 @@ code and the remote source that DVC cannot hash. ``host`` is what the first stag
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -116,5 +117,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
+    # Arrow's own allocator keeps 40 MiB that nobody needs any more; host and stages must agree, so it is said first.
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     ended = warm.hand_over("tasks", sys.argv[1:], host=["host"])
     sys.exit(main() if ended is None else ended)

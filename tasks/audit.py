@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
-    from datamill.auditing import Judgement, Roster
+    from datamill.auditing.judging import Judgement
+    from datamill.auditing.roster import Roster
     from datamill.samples import Dataset
 
 MAX_SUSPECTS = 200  # more than a person will look at
@@ -70,25 +71,28 @@ def audit(
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    from datamill import auditing, parts
     from datamill import ledger as ledgers
+    from datamill import parts
+    from datamill.auditing.judging import unjudged
+    from datamill.auditing.roster import read_roster
+    from datamill.auditing.treating import choose_actions, is_suspect, iter_audited, write_suspects
 
     dataset = parts.read_manifest(samples).dataset
-    roster = auditing.read_roster(
+    roster = read_roster(
         samples, assignments=assignments, classes=dataset.classes, max_rows=params.max_rows, key="audit"
     )
-    judgement = auditing.unjudged(len(roster.labels))
+    judgement = unjudged(len(roster.labels))
     if params.policy != "off" and roster.is_taught.any():
         read = partial(_read, samples=samples, repairs=repairs, features=features, dataset=dataset)
         judgement = _judge(read, roster=roster, dataset=dataset, params=params, context=context)
-    actions = auditing.choose_actions(judgement, is_train=roster.splits == 0, max_share=params.max_share)
-    is_suspect = auditing.is_suspect(judgement, actions=actions, limit=MAX_SUSPECTS)
+    actions = choose_actions(judgement, is_train=roster.splits == 0, max_share=params.max_share)
+    worst_rows = is_suspect(judgement, actions=actions, limit=MAX_SUSPECTS)
 
     outcomes = [OUTCOMES[name] for name in ("", "flag", params.policy)]
     fates, reasons = (pa.array(texts) for texts in zip(*outcomes, strict=True))
     worst: list[pa.Table] = []
     with ledgers.Writer(ledger) as writer:
-        for rows, audited in auditing.iter_audited(
+        for rows, audited in iter_audited(
             assignments,
             roster=roster,
             judgement=judgement,
@@ -110,18 +114,19 @@ def audit(
                     "suggestion": audited["suggestion"],
                 },
             )
-            worst.append(audited.filter(pa.array(is_suspect[rows])))
-    auditing.write_suspects(suspects, suspects=pa.concat_tables(worst), samples=samples, limit=MAX_SUSPECTS)
+            worst.append(audited.filter(pa.array(worst_rows[rows])))
+    write_suspects(suspects, suspects=pa.concat_tables(worst), samples=samples, limit=MAX_SUSPECTS)
     return _numbers(roster, judgement=judgement, actions=actions, policy=params.policy)
 
 
 def _read(*, samples: Path, repairs: Path, features: Path, dataset: "Dataset") -> "Iterator[pa.Table]":
     """Start reading what observations are made of: thumbnails of images, or a table's features."""
-    from datamill import auditing, reading
+    from datamill import reading
+    from datamill.auditing.roster import OBSERVED_ROWS
     from datamill.features import iter_tables
 
     if dataset.modality == "image":
-        return iter_tables(features, columns=["thumbnail"], rows=auditing.OBSERVED_ROWS)
+        return iter_tables(features, columns=["thumbnail"], rows=OBSERVED_ROWS)
     columns = ["sample_id", *(feature.column for feature in dataset.features)]
     return reading.iter_samples([samples], repairs=repairs, columns=columns)
 
@@ -135,24 +140,25 @@ def _judge(
     context: Context,
 ) -> "Judgement":
     """Fit the models on some samples of train, then ask them about all samples."""
-    from datamill import auditing
+    from datamill.auditing import judging
+    from datamill.auditing import roster as rosters
 
-    observe = partial(auditing.observe, roster=roster, dataset=dataset)
-    models = auditing.fit_models(
-        auditing.join(observe(read(), wanted=roster.is_taught)),
+    observe = partial(rosters.observe, roster=roster, dataset=dataset)
+    models = judging.fit_models(
+        rosters.join(observe(read(), wanted=roster.is_taught)),
         labels=roster.labels[roster.is_taught],
         folds=roster.folds[roster.is_taught],
-        build=partial(auditing.build_model, dataset=dataset),
+        build=partial(judging.build_model, dataset=dataset),
         num_workers=context.num_workers,
     )
     observed = observe(context.progress(read(), total=None, label="judging"), wanted=roster.splits >= 0)
     num_classes = len(dataset.classes)
-    probabilities = auditing.ProbabilityFile(
+    probabilities = judging.ProbabilityFile(
         context.scratch / "probabilities.bin",
-        auditing.out_of_sample(observed, models=models, folds=roster.folds, num_classes=num_classes),
+        judging.out_of_sample(observed, models=models, folds=roster.folds, num_classes=num_classes),
         num_classes=num_classes,
     )
-    return auditing.judge_labels(
+    return judging.judge_labels(
         probabilities,
         labels=roster.labels,
         folds=roster.folds,
@@ -170,8 +176,7 @@ def _numbers(roster: "Roster", *, judgement: "Judgement", actions: "NDArray[np.i
     from datamill.splitting import SPLITS
 
     def by_split(mask: "NDArray[np.bool_]") -> dict[str, int]:
-        counts = np.bincount(roster.splits[mask], minlength=len(SPLITS)).tolist()
-        return dict(zip(SPLITS, counts, strict=True))
+        return {name: int(np.count_nonzero(mask & (roster.splits == place))) for place, name in enumerate(SPLITS)}
 
     judged, doubtful = by_split(~np.isnan(judgement.quality)), by_split(actions > 0)
     taken = Counter({"flag": int((actions == 1).sum())}) + Counter({policy: int((actions == 2).sum())})

@@ -43,37 +43,39 @@ def clean(
     """
     import numpy as np
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     from datamill import ledger as ledgers
     from datamill import parts, reading
-    from datamill.cleaning.clusters import leak_groups
     from datamill.cleaning.constants import settle_constant
-    from datamill.cleaning.duplicates import first_of_content, settle_duplicates, to_compare
+    from datamill.cleaning.duplicates import find_copies, leak_groups, may_be_near, settle_duplicates
     from datamill.cleaning.near import find_near, settle_near
-    from datamill.cleaning.observing import SampleIds, observe, read_hashes, read_labels
+    from datamill.cleaning.observing import identify, observe
     from datamill.cleaning.tables import mend_table
     from datamill.fates import Fates
 
     dataset = parts.read_manifest(samples).dataset
+    scratch = context.scratch
     num_rows = sum(table.num_rows for table in ledgers.iter_survivors(verdicts))
     fates = Fates(num_rows)
-    content = first_of_content(read_hashes(features, decisions=verdicts, column="content_hash", num_rows=num_rows))
-    ids = SampleIds(features, decisions=verdicts, num_rows=num_rows)
-    labels = read_labels(samples, decisions=verdicts, classes=dataset.classes, num_rows=num_rows)
-    settle_duplicates(
-        fates, content=content, labels=labels, classes=dataset.classes, sample_ids=ids, policy=params.exact
-    )
-    del labels
+    ids, contents = identify(features, samples=samples, decisions=verdicts, classes=dataset.classes, scratch=scratch)
+    copies = find_copies(contents)
+    settle_duplicates(fates, copies=copies, classes=dataset.classes, sample_ids=ids, policy=params.exact)
 
     pairs = np.empty((0, 2), np.int64)
     if (params.near.policy, params.constant) != ("off", "off"):
-        observed = observe(features, decisions=verdicts, scratch=context.scratch, num_rows=num_rows)
-        settle_constant(fates, is_constant=observed.is_constant, policy=params.constant)
+        observed = observe(features, decisions=verdicts, scratch=scratch)
+        settle_constant(fates, constant=observed.constant, policy=params.constant)
         if params.near.policy != "off":
-            pairs = find_near(observed=observed, rows=to_compare(fates, content=content), policy=params.near)
-            settle_near(fates, pairs=pairs, content=content, sample_ids=ids, policy=params.near)
-        del observed
-    leak_first = leak_groups(pairs if params.near.policy in ("group", "drop") else pairs[:0], content=content)
+            pairs = find_near(
+                lambda: (block[may_be_near(block["row"], fates=fates, copies=copies)] for block in observed.read()),
+                observed=observed,
+                num_samples=num_rows,
+                policy=params.near,
+                scratch=scratch,
+            )
+            settle_near(fates, pairs=pairs, copies=copies, sample_ids=ids, policy=params.near)
+    leaks = leak_groups(pairs if params.near.policy in ("group", "drop") else pairs[:0], copies=copies)
 
     def read(columns: Sequence[str] | None) -> Iterator[pa.Table]:
         return (table for table, _ in reading.iter_decided([samples], decisions=verdicts, columns=columns))
@@ -87,12 +89,16 @@ def clean(
         for start in range(0, max(num_rows, 1), ledgers.READ_ROWS):
             stop = min(start + ledgers.READ_ROWS, num_rows)
             columns = fates.columns(start, stop)
-            extra = {"leak_group": ids.digits(leak_first[start:stop])}
-            rows.write(sample_ids=ids.digits(slice(start, stop)), **columns, extra=extra)
+            sample_ids = ids.between(start, stop)
+            low, high = np.searchsorted(leaks.rows, [start, stop])
+            is_tied = leaks.named(np.arange(start, stop))
+            tied = ids.digits(leaks.firsts[low:high])
+            extra = {"leak_group": pc.replace_with_mask(sample_ids, is_tied, tied)}
+            rows.write(sample_ids=sample_ids, **columns, extra=extra)
     return {
         **ledgers.count(ledger),
         "rules": dict(sorted(fates.counts.items())),
-        "leak_groups": int((leak_first == np.arange(num_rows)).sum()),
+        "leak_groups": num_rows - len(leaks),
     }
 
 

@@ -1,7 +1,7 @@
 """Stage split: which samples teach, which tune and which judge."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, Self
 from pydantic import Field, NonNegativeInt, field_validator, model_validator
 
 from datamill import catalog
-from datamill.stage import Account, Metrics, Params, Stage
+from datamill.stage import Account, Context, Metrics, Params, Stage
 
 if TYPE_CHECKING:
     import numpy as np
@@ -79,7 +79,7 @@ class SplitParams(Params):
         return self
 
 
-def split(*, samples: Path, cleaned: Path, assignments: Path, params: SplitParams) -> Metrics:
+def split(*, samples: Path, cleaned: Path, assignments: Path, params: SplitParams, context: Context) -> Metrics:
     """Assign every sample to train, validation or test, keeping near-duplicates and groups whole.
 
     Raises:
@@ -87,13 +87,13 @@ def split(*, samples: Path, cleaned: Path, assignments: Path, params: SplitParam
     """
     import numpy as np
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     from datamill import ledger, parts, reading, splitting
+    from datamill.runs import regrouped
 
     classes = parts.read_manifest(samples).dataset.classes
     rule = _rule(params)
-    traits = splitting.Traits.blank(pq.read_metadata(cleaned).num_rows)
+    roll = splitting.Roll(context.scratch)
     joined = reading.iter_decided(
         [samples],
         decisions=cleaned,
@@ -101,27 +101,24 @@ def split(*, samples: Path, cleaned: Path, assignments: Path, params: SplitParam
         decided=["fate", "leak_group"],
         where=lambda table: pa.array(np.ones(table.num_rows, bool)),  # dropped samples tie others
     )
-    stop = 0
-    for table, verdicts in joined:
-        traits.put(stop, splitting.observe(table, verdicts, classes=classes, rule=rule))
-        stop += table.num_rows
-    first = splitting.tie(traits.content, traits.leak, traits.group)
-    splits, folds = splitting.assign(traits, first=first, classes=classes, rule=rule)
-    splitting.require_all(splits)
+    for traits in regrouped(splitting.observe(*tables, classes=classes, rule=rule) for tables in joined):
+        roll.add(traits)
 
-    names = pa.array(splitting.SPLITS)
+    counts, num_units = np.zeros((len(classes), len(splitting.SPLITS)), np.int64), 0
+
+    def assigned() -> Iterator[pa.Table]:
+        nonlocal num_units
+        for some in splitting.assign(roll, classes=classes, rule=rule):
+            np.add.at(counts, (some.labels, some.splits), 1)
+            num_units += some.num_units
+            yield pa.table({"split": pa.array(splitting.SPLITS).take(pa.array(some.splits)), "fold": some.folds})
+
     with ledger.Writer(assignments) as writer:
-        stop = 0
-        for survivors in ledger.iter_survivors(cleaned):
-            start, stop = stop, stop + survivors.num_rows
-            writer.write(
-                sample_ids=survivors["sample_id"],
-                extra={"split": names.take(pa.array(splits[start:stop])), "fold": pa.array(folds[start:stop])},
-            )
-    is_first = np.zeros(len(first), bool)
-    is_first[first[traits.is_surviving]] = True
-    labels = traits.label[traits.is_surviving]
-    return _numbers(splits, labels=labels, classes=classes, num_units=int(is_first.sum()))
+        survivors = parts.regrouped(ledger.iter_survivors(cleaned), rows=ledger.READ_ROWS)
+        for kept, where in zip(survivors, parts.regrouped(assigned(), rows=ledger.READ_ROWS), strict=True):
+            writer.write(sample_ids=kept["sample_id"], extra={"split": where["split"], "fold": where["fold"]})
+        splitting.require_all(counts.sum(axis=0).tolist())
+    return _numbers(counts, classes=classes, num_units=num_units)
 
 
 def _rule(params: SplitParams) -> "Rule":
@@ -136,22 +133,23 @@ def _rule(params: SplitParams) -> "Rule":
     )
 
 
-def _numbers(
-    splits: "NDArray[np.int8]", *, labels: "NDArray[np.int32]", classes: Sequence[str], num_units: int
-) -> Metrics:
-    """Samples per split and per class and split; the classes a split lacks, by name."""
-    import numpy as np
+def _numbers(counts: "NDArray[np.int64]", *, classes: Sequence[str], num_units: int) -> Metrics:
+    """Samples per split and per class and split; the classes a split lacks, by name.
 
+    Args:
+        counts: Samples of each class in each split, shape ``(K, 3)``.
+        classes: Class names by number.
+        num_units: Units of samples that share a split (count).
+    """
     from datamill.splitting import SPLITS
 
-    counts = np.bincount(labels * len(SPLITS) + splits, minlength=len(classes) * len(SPLITS))
-    sizes = dict(zip(classes, counts.reshape(-1, len(SPLITS)).tolist(), strict=True))
+    sizes = dict(zip(classes, counts.tolist(), strict=True))
     per_class = {label: dict(zip(SPLITS, sizes[label], strict=True)) for label in sorted(classes) if any(sizes[label])}
     totals = {name: sum(size[name] for size in per_class.values()) for name in SPLITS}
     absent = {name: ", ".join(label for label, size in per_class.items() if not size[name]) for name in SPLITS}
     return {
         "samples": totals,
-        "shares": {name: totals[name] / len(splits) for name in SPLITS},
+        "shares": {name: totals[name] / int(counts.sum()) for name in SPLITS},
         "units": num_units,
         "classes": per_class,
         "absent_classes": {name: labels for name, labels in absent.items() if labels},

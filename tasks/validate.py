@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from datamill import catalog
-from datamill.stage import Account, Metrics, Params, Stage
+from datamill.stage import Account, Context, Metrics, Params, Stage
 from datamill.validation.rules import Limits, UserExpectation
 
 
@@ -31,6 +31,7 @@ def validate(
     verdicts: Path,
     docs: Path,
     params: ValidateParams,
+    context: Context,
 ) -> Metrics:
     """Check a profiled schema and the user's expectations, and stop the run where too much fails.
 
@@ -38,23 +39,26 @@ def validate(
     in the Data Docs only. A critical failure of the data set as a whole (a single class) stops the run.
     """
     from datamill import files, ledger, parts
+    from datamill.validation import properties
     from datamill.validation.checking import check, check_rules
+    from datamill.validation.deriving import derive_rules
     from datamill.validation.docs import write_docs
     from datamill.validation.gate import check_gate, judge, read_sources, require_samples, share_bad
-    from datamill.validation.profiling import derive_rules, profile, read_properties
-    from datamill.validation.rules import user_rule
+    from datamill.validation.profiling import profile_of
+    from datamill.validation.rules import CLASS_SIZE, LABEL, user_rule
 
     manifest = parts.read_manifest(samples)
     rejected = list(zip(*ledger.read(rejects, columns=["source", "reason"]).to_pydict().values(), strict=True))
     require_samples(manifest.num_rows, rejects=rejected)
-    frame = read_properties(samples, features=features)
     asked = [user_rule(expectation) for expectation in params.expectations]
-    check_rules(asked, columns=list(frame.columns))
+    check_rules(asked, columns=[*properties.names_of(manifest.dataset), LABEL, CLASS_SIZE])
 
-    rules = [*derive_rules(frame, dataset=manifest.dataset, limits=params.limits), *asked]
-    report = check(frame, rules=rules)
-    fates = judge(report.findings, num_samples=len(frame))
-    files.write_json(schema, {**profile(frame), "expectations": [rule.as_json() for rule in rules]})
+    read = partial(properties.iter_properties, samples, features=features)
+    profile = profile_of(context.progress(read(), total=None, label="profiling"), scratch=context.scratch)
+    rules = [*derive_rules(profile, dataset=manifest.dataset, limits=params.limits), *asked]
+    report = check(lambda: properties.with_class_sizes(read(), classes=profile.classes), rules=rules, profile=profile)
+    fates = judge(report.findings, num_samples=profile.num_samples)
+    files.write_json(schema, {**profile.as_json(), "expectations": [rule.as_json() for rule in rules]})
     with ledger.Writer(verdicts) as writer:
         start = 0
         for table in parts.iter_tables(samples, columns=["sample_id"]):

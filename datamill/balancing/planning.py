@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from datamill import ledger, parts
@@ -79,25 +80,30 @@ def ones(count: int) -> NDArray[np.float32]:
 
 def count_labels(labels: NDArray[np.int32], *, classes: Sequence[str]) -> dict[str, int]:
     """How many samples each class has that has any, in alphabetical order."""
-    counts = np.bincount(labels, minlength=len(classes)).tolist()
-    return {label: count for label, count in sorted(zip(classes, counts, strict=True)) if count}
+    counts = np.zeros(len(classes), np.int64)
+    for start in range(0, len(labels), ledger.READ_ROWS):  # numpy would copy all of them to 8 bytes each
+        counts += np.bincount(labels[start : start + ledger.READ_ROWS], minlength=len(classes))
+    return {label: count for label, count in sorted(zip(classes, counts.tolist(), strict=True)) if count}
 
 
 def read_population(audited: Path, *, generated: Sequence[Path], classes: tuple[str, ...]) -> Population:
     """Survivors of the audit's ledger, and every sample of the generated parts as a training sample of weight 1."""
     known = pa.array(classes, pa.string())
-    labels, is_train, weights = [np.empty(0, np.int32)], [np.empty(0, bool)], [np.empty(0, np.float32)]
-    num_judged = 0
+    num_rows = pq.read_metadata(audited).num_rows + sum(parts.read_manifest(one).num_rows for one in generated)
+    labels, weight = np.empty(num_rows, np.int32), np.empty(num_rows, np.float32)
+    is_train = np.empty(num_rows, bool)
+    num_judged = stop = 0
     for place, table in enumerate_members(audited, generated=generated):
-        labels.append(pc.index_in(table["label"], value_set=known).to_numpy())
-        is_train.append(pc.equal(table["split"], "train").to_numpy())
-        weights.append(table["weight"].to_numpy())
-        num_judged += table.num_rows if place == 0 else 0
+        start, stop = stop, stop + table.num_rows
+        labels[start:stop] = pc.index_in(table["label"], value_set=known).to_numpy()
+        is_train[start:stop] = pc.equal(table["split"], "train").to_numpy()
+        weight[start:stop] = table["weight"].to_numpy()
+        num_judged = stop if place == 0 else num_judged
     return Population(
         classes=classes,
-        labels=np.concatenate(labels),
-        is_train=np.concatenate(is_train),
-        weight=np.concatenate(weights),
+        labels=labels[:stop],
+        is_train=is_train[:stop],
+        weight=weight[:stop],
         num_judged=num_judged,
     )
 

@@ -11,14 +11,14 @@ from datamill.ledger import Fate
 CONSTANT = "constant"
 
 
-def settle_constant(fates: Fates, *, is_constant: NDArray[np.bool_], policy: Literal["drop", "flag", "off"]) -> None:
+def settle_constant(fates: Fates, *, constant: NDArray[np.int64], policy: Literal["drop", "flag", "off"]) -> None:
     """Decide about constant samples.
 
     Args:
         fates: Receives the decisions.
-        is_constant: Whether all pixels of a sample are equal, shape ``(N,)``.
+        constant: Samples all of whose pixels are equal, ascending, shape ``(M,)``.
         policy: What becomes of them.
     """
     if policy != "off":
         fate: Fate = "dropped" if policy == "drop" else "kept"
-        fates.decide(np.flatnonzero(is_constant), fate=fate, reason=CONSTANT, details="all pixels are equal")
+        fates.decide(constant, fate=fate, reason=CONSTANT, details="all pixels are equal")

@@ -1,6 +1,7 @@
 """Exact duplicates: samples with the same content hash."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -10,51 +11,60 @@ from datamill.cleaning.observing import Ids
 from datamill.cleaning.policies import ExactPolicy
 from datamill.fates import Fates, Rows
 from datamill.ledger import Fate
+from datamill.links import Links, contains, linked
+from datamill.runs import SortedRuns
 
 DUPLICATE = "exact_duplicate"
 CONFLICT = "conflicting_duplicate"
 
 
-def first_of_content(contents: NDArray[np.uint64]) -> NDArray[np.int32]:
-    """Row of the first sample with each sample's content, shape ``(N,)``; its own row where it is the first.
+@dataclass(frozen=True)
+class Copies:
+    """Samples whose content occurs more than once.
+
+    Attributes:
+        links: Each copy, and the first sample with its content.
+        contested: Samples whose content occurs with more than one label, the first ones among them, ascending.
+        labels: Number of the label of each of these.
+    """
+
+    links: Links
+    contested: NDArray[np.int64]
+    labels: NDArray[np.int32]
+
+
+def find_copies(contents: SortedRuns) -> Copies:
+    """Which samples have equal content.
 
     Args:
-        contents: Content hashes, shape ``(N, 2)``.
+        contents: A record of type ``observing.CONTENT`` for each sample, in sample order.
     """
-    order = np.lexsort((contents[:, 1], contents[:, 0]))
-    is_new = np.ones(len(order), bool)
-    is_new[1:] = False
-    for half in contents.T:
-        in_order = half[order]
-        is_new[1:] |= in_order[1:] != in_order[:-1]
-    places = np.arange(len(order), dtype=np.int32)
-    places[~is_new] = 0
-    np.maximum.accumulate(places, out=places)  # where the run of each one's content begins
-    first = np.empty(len(order), np.int32)
-    first[order] = order[places]
-    return first
-
-
-def in_conflict(content: NDArray[np.int32], *, labels: NDArray[np.int32]) -> NDArray[np.bool_]:
-    """Whether a sample's content occurs with more than one label, shape ``(N,)``.
-
-    Args:
-        content: As ``first_of_content`` returns it, shape ``(N,)``.
-        labels: Number of each sample's label, shape ``(N,)``.
-    """
-    contested = np.zeros(len(content), bool)
-    contested[content[labels != labels[content]]] = True
-    return contested[content]
+    rows, firsts = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    contested, labels = [np.empty(0, np.int64)], [np.empty(0, np.int32)]
+    for records in contents.shared():
+        records = records[np.lexsort((records["second"], records["first"]))]  # stable: equal contents keep their order
+        is_first = np.ones(len(records), bool)
+        is_first[1:] = np.any([records[half][1:] != records[half][:-1] for half in ("first", "second")], axis=0)
+        start = np.maximum.accumulate(np.where(is_first, np.arange(len(records)), 0))
+        differs = records["label"] != records["label"][start]
+        is_contested = np.zeros(len(records), bool)
+        is_contested[start[differs]] = True
+        is_contested = is_contested[start]
+        rows.append(records["row"][~is_first])
+        firsts.append(records["row"][start[~is_first]])
+        contested.append(records["row"][is_contested])
+        labels.append(records["label"][is_contested])
+    order = np.argsort(np.concatenate(rows))
+    by_row = np.argsort(found := np.concatenate(contested))
+    return Copies(
+        links=Links(np.concatenate(rows)[order], np.concatenate(firsts)[order]),
+        contested=found[by_row],
+        labels=np.concatenate(labels)[by_row],
+    )
 
 
 def settle_duplicates(
-    fates: Fates,
-    *,
-    content: NDArray[np.int32],
-    labels: NDArray[np.int32],
-    classes: Sequence[str],
-    sample_ids: Ids,
-    policy: ExactPolicy,
+    fates: Fates, *, copies: Copies, classes: Sequence[str], sample_ids: Ids, policy: ExactPolicy
 ) -> None:
     """Decide about samples whose content occurs more than once.
 
@@ -62,36 +72,46 @@ def settle_duplicates(
 
     Args:
         fates: Receives the decisions.
-        content: First row with each sample's content, shape ``(N,)``.
-        labels: Number of each sample's label, shape ``(N,)``.
+        copies: Which these are.
         classes: Names of the labels.
         sample_ids: Id of each sample.
         policy: What becomes of them.
     """
-    conflict = in_conflict(content, labels=labels)
-    is_copy = content != np.arange(len(content))
+    links = copies.links
     fate: Fate
     if policy.policy != "off":
         fate = "dropped" if policy.policy == "drop" else "kept"
-        copies = np.flatnonzero(is_copy & ~conflict)
-        fates.decide(copies, fate=fate, reason=DUPLICATE, details=partial(of_first, first=content, ids=sample_ids))
-    contested = np.flatnonzero(conflict & is_copy if policy.conflicting == "keep_first" else conflict)
-    numbers = labels[contested]
+        rows = links.rows[~contains(copies.contested, links.rows)]
+        fates.decide(rows, fate=fate, reason=DUPLICATE, details=partial(of_first, links=links, ids=sample_ids))
+    contested, numbers = copies.contested, copies.labels
+    if policy.conflicting == "keep_first":
+        is_copy = links.named(contested)
+        contested, numbers = contested[is_copy], numbers[is_copy]
 
     def describe(rows: Rows) -> list[str]:
         names = [classes[number] for number in numbers[np.searchsorted(contested, rows)].tolist()]
-        contents = of_first(rows, first=content, ids=sample_ids)
+        contents = of_first(rows, links=links, ids=sample_ids)
         return [f"label {name!r}, content {of}" for name, of in zip(names, contents, strict=True)]
 
     fate = "kept" if policy.conflicting == "flag" else "dropped"
     fates.decide(contested, fate=fate, reason=CONFLICT, details=describe)
 
 
-def of_first(rows: Rows, *, first: NDArray[np.int32], ids: Ids) -> list[str]:
+def leak_groups(pairs: NDArray[np.int64], *, copies: Copies) -> Links:
+    """The groups of samples that must share a side of the split.
+
+    Args:
+        pairs: Rows that are near-duplicates, shape ``(P, 2)``.
+        copies: Exact copies, which always share a group.
+    """
+    return linked(np.concatenate([pairs, copies.links.pairs()]))
+
+
+def of_first(rows: Rows, *, links: Links, ids: Ids) -> list[str]:
     """``of`` and the id of the sample that each of these rows repeats."""
-    return [f"of {one}" for one in ids.digits(first[rows]).to_pylist()]
+    return [f"of {one}" for one in ids.digits(links.of(rows)).to_pylist()]
 
 
-def to_compare(fates: Fates, *, content: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Rows that may be near-duplicates of each other: the first of each content that survives."""
-    return np.flatnonzero(fates.surviving & (content == np.arange(len(content)))).astype(np.int32)
+def may_be_near(rows: Rows, *, fates: Fates, copies: Copies) -> NDArray[np.bool_]:
+    """Which of some samples may be near-duplicates, shape ``(N,)``: the first of each content that survives."""
+    return np.asarray(fates.survive(rows) & ~copies.links.named(rows), np.bool_)

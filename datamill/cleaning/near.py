@@ -2,35 +2,39 @@
 
 import functools
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from pathlib import Path
 from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from datamill.cleaning.clusters import first_of_cluster
-from datamill.cleaning.duplicates import of_first
-from datamill.cleaning.observing import SKETCH_RANGE, Ids, Observed
+from datamill.cleaning.duplicates import Copies, of_first
+from datamill.cleaning.observing import SEEN, SKETCH_RANGE, Ids, Observed
 from datamill.cleaning.policies import NearPolicy
 from datamill.fates import Fates
 from datamill.ledger import Fate
+from datamill.links import Links, linked
+from datamill.runs import SortedRuns
 
 NEAR_DUPLICATE = "near_duplicate"
 NUM_BITS = 64
 SHARED = 2  # blocks: more make smaller buckets, and more ways to choose them
 MAX_NEIGHBORS = 64  # samples of one bucket that a sample is compared with; bounds the work where thousands look alike
-SORTED_AT_ONCE = 65_536  # samples; bounds memory
-BLOCK_ROWS = 32_768  # thumbnails read at a time; bounds memory
-COMPARED_AT_ONCE = 16_384  # pairs; bounds memory
-MAX_PAIRS = 2**22  # beyond them only one link per sample of a cluster is kept; bounds memory
+PAIRED_AT_ONCE = 8_192  # samples; bounds memory
+COMPARED_AT_ONCE = 4_096  # pairs; bounds memory
+MAX_PAIRS = 2**18  # beyond them only one link per sample of a cluster is kept; bounds memory
 ODD = 0x9E3779B97F4A7C15  # spreads the bits of a number over the upper ones
 VALUE_BITS = 16  # of each number of a sketch
 
+SORTED = np.dtype([("key", np.uint64), *((name, SEEN[name]) for name in SEEN.names or ())])
+
 Rows = NDArray[Any]
-Read = Callable[[int, int], NDArray[np.uint8]]
-"""Thumbnails of the samples from one row up to another: grey pixels, shape ``(rows, D)``."""
+Samples = Callable[[], Iterable[NDArray[Any]]]
+"""Starts reading the samples to compare, some at a time, in sample order: a ``SEEN`` each."""
+Read = Callable[[Rows], NDArray[np.uint8]]
+"""Thumbnails of some samples: grey pixels, shape ``(rows, D)``."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +54,7 @@ class Likeness:
 
 
 def near_pairs(
-    rows: Rows,
-    *,
-    fingerprints: NDArray[np.uint64],
-    sketches: NDArray[np.int16],
-    read: Read,
-    max_bits: int,
-    likeness: Likeness,
+    samples: Samples, *, num_samples: int, read: Read, max_bits: int, likeness: Likeness, scratch: Path
 ) -> NDArray[np.int64]:
     """Pairs of near-duplicate images.
 
@@ -67,104 +65,142 @@ def near_pairs(
     chain of neighbours mostly joins it all the same. Where thousands look alike, links to the first sample of a
     cluster may stand for its pairs.
 
+    The samples are sorted in files (``SortedRuns``), so memory grows with the pairs at most.
+
     Args:
-        rows: Which samples to compare, ascending, shape ``(M,)``.
-        fingerprints: Of all samples, shape ``(N,)``.
-        sketches: As ``sketch`` makes them of the thumbnails, shape ``(N, 4)``.
-        read: Gives thumbnails.
+        samples: Reads those to compare.
+        num_samples: All samples (count).
+        read: Gives thumbnails of all samples.
         max_bits: Hamming distance that is still near.
         likeness: What the thumbnails of a pair must agree in.
+        scratch: Folder for files.
 
     Returns:
         Rows of each pair, the smaller first, sorted, without repetition, shape ``(P, 2)``.
 
     Source: M. Norouzi, A. Punjani, D. J. Fleet, "Fast exact search in Hamming space with multi-index hashing", 2014.
     """
-    num_samples = len(fingerprints)
     waiting, found = _Codes(), _Codes()
-    for left, right in _candidates(rows, fingerprints, sketches, max_bits=max_bits, reach=likeness.mean):
+    for left, right in _candidates(samples, max_bits=max_bits, reach=likeness.mean, scratch=scratch):
         waiting.add(np.minimum(left, right) * num_samples + np.maximum(left, right))
         if waiting.count > MAX_PAIRS:
             found.add(_confirmed(waiting.take(), num_samples=num_samples, read=read, likeness=likeness))
             if found.count > MAX_PAIRS:
-                found.add(_links(found.take(), num_samples=num_samples))
+                found.add(_linking(found.take(), num_samples=num_samples))
     found.add(_confirmed(waiting.take(), num_samples=num_samples, read=read, likeness=likeness))
     return _pairs(found.take(), num_samples=num_samples)
 
 
-def equal_pairs(fingerprints: NDArray[np.uint64]) -> NDArray[np.int64]:
+def equal_pairs(samples: Samples, *, scratch: Path) -> NDArray[np.int64]:
     """Pairs of samples whose fingerprints are equal: each with the next one of its kind, shape ``(P, 2)``."""
-    order = np.argsort(fingerprints, kind="stable")
-    same = np.flatnonzero(fingerprints[order[1:]] == fingerprints[order[:-1]])
-    return np.stack([order[same], order[same + 1]], axis=1)
+    prints = SortedRuns(scratch / "prints", SEEN, key="print")
+    for block in samples():
+        prints.add(block)
+    found = [np.empty((0, 2), np.int64)]
+    for block in prints.shared():
+        same = np.flatnonzero(block["print"][1:] == block["print"][:-1])
+        found.append(np.stack([block["row"][same], block["row"][same + 1]], axis=1))
+    prints.remove()
+    return np.concatenate(found)
 
 
-def find_near(*, observed: Observed, rows: Rows, policy: NearPolicy) -> NDArray[np.int64]:
+def find_near(
+    samples: Samples, *, observed: Observed, num_samples: int, policy: NearPolicy, scratch: Path
+) -> NDArray[np.int64]:
     """Pairs of near-duplicates among some samples, shape ``(P, 2)``.
 
     Args:
+        samples: Reads those to compare.
         observed: Facts about all samples.
-        rows: Those to compare, ascending, shape ``(M,)``.
+        num_samples: All samples (count).
         policy: How alike they must be; without thumbnails the fingerprints must be equal.
+        scratch: Folder for files.
     """
     if observed.thumbnails is None:
-        return np.asarray(rows[equal_pairs(observed.fingerprints[rows])], np.int64)
+        return equal_pairs(samples, scratch=scratch)
     return near_pairs(
-        rows,
-        fingerprints=observed.fingerprints,
-        sketches=observed.sketches,
+        samples,
+        num_samples=num_samples,
         read=observed.thumbnails.read,
         max_bits=policy.max_bits,
         likeness=Likeness(policy.max_mean_difference, policy.max_pixel_difference),
+        scratch=scratch,
     )
 
 
-def settle_near(
-    fates: Fates,
-    *,
-    pairs: NDArray[np.int64],
-    content: NDArray[np.int32],
-    sample_ids: Ids,
-    policy: NearPolicy,
-) -> None:
+def settle_near(fates: Fates, *, pairs: NDArray[np.int64], copies: Copies, sample_ids: Ids, policy: NearPolicy) -> None:
     """Decide about all of a cluster of near-duplicates but its first sample and that one's exact copies.
 
     Args:
         fates: Receives the decisions.
         pairs: Rows that are near-duplicates, each the first of its content, shape ``(P, 2)``.
-        content: First row with each sample's content, shape ``(N,)``.
+        copies: Samples of equal content.
         sample_ids: Id of each sample.
         policy: What becomes of them.
     """
-    first = first_of_cluster(pairs, num_samples=len(content))[content]
+    clusters = linked(pairs)
+    rows = np.union1d(clusters.rows, copies.links.rows)
+    contents = copies.links.of(rows)
+    firsts = clusters.of(contents)
+    is_near = firsts != contents
+    links = Links(rows[is_near], firsts[is_near])
     fate: Fate = "dropped" if policy.policy == "drop" else "kept"
-    rows = np.flatnonzero(first != content)
-    fates.decide(
-        rows, fate=fate, reason=NEAR_DUPLICATE, details=functools.partial(of_first, first=first, ids=sample_ids)
-    )
+    details = functools.partial(of_first, links=links, ids=sample_ids)
+    fates.decide(links.rows, fate=fate, reason=NEAR_DUPLICATE, details=details)
 
 
-def _candidates(
-    rows: Rows, fingerprints: NDArray[np.uint64], sketches: NDArray[np.int16], *, max_bits: int, reach: float
-) -> Iterator[tuple[Rows, Rows]]:
+def _candidates(samples: Samples, *, max_bits: int, reach: float, scratch: Path) -> Iterator[tuple[Rows, Rows]]:
     """Pairs whose fingerprints are near and whose sketches do not rule out thumbnails that differ by ``reach`` or less.
 
-    The samples are sorted anew for every choice of blocks, so that those to compare lie side by side in memory.
+    The samples are sorted anew for every choice of blocks, so that those to compare lie side by side.
     """
-    order, prints, codes = rows.astype(np.int32), fingerprints[rows], sketches.view(np.uint64).ravel()[rows]
-    widest = (
-        int(np.argmax([np.std(_sketched(codes)[:, place], dtype=np.float64) for place in range(4)])) if len(rows) else 0
-    )
+    widest = _widest(samples())
     limit = reach * SKETCH_RANGE + 1  # rounding took less than 1 from each
-    for chosen in _choices(max_bits=max_bits):
-        again = _sorted(prints, _sketched(codes)[:, widest], chosen=chosen)
-        order, prints, codes = order[again], prints[again], codes[again]
-        values = np.ascontiguousarray(_sketched(codes)[:, widest])
-        for start in range(0, len(order), SORTED_AT_ONCE):
-            places = np.arange(start, min(start + SORTED_AT_ONCE, len(order)))
-            left, right = _near(places, prints, values, chosen=chosen, max_bits=max_bits, limit=limit)
-            may_be = functools.reduce(np.logical_and, _differences(codes, left, right) <= limit)
-            yield order[left[may_be]].astype(np.int64), order[right[may_be]].astype(np.int64)
+    choices = [*_choices(max_bits=max_bits), np.uint64(0)]
+    current = _keyed_runs(scratch / "near-0")
+    for block in samples():
+        current.add(_keyed(block, chosen=choices[0], widest=widest))
+    for number, (chosen, following) in enumerate(itertools.pairwise(choices), start=1):
+        next_runs = _keyed_runs(scratch / f"near-{number}")
+        before = np.empty(0, SORTED)
+        for block in current.merged():
+            if following:
+                next_runs.add(_keyed(block, chosen=following, widest=widest))
+            block = np.concatenate([before, block])
+            count = max(len(block) - MAX_NEIGHBORS, 0)  # the others may have neighbours that come later
+            yield from _neighbors(block, count, chosen=chosen, widest=widest, max_bits=max_bits, limit=limit)
+            before = block[count:].copy()
+        yield from _neighbors(before, len(before), chosen=chosen, widest=widest, max_bits=max_bits, limit=limit)
+        current.remove()
+        current = next_runs
+    current.remove()
+
+
+def _keyed_runs(path: Path) -> SortedRuns:
+    return SortedRuns(path, SORTED, key="key")
+
+
+def _widest(blocks: Iterable[NDArray[Any]]) -> int:
+    """Which number of the sketches varies the most."""
+    count, sums, squares = 0, np.zeros(4, np.int64), np.zeros(4, np.int64)
+    for block in blocks:
+        values = _sketched(block["sketch"]).astype(np.int64)
+        count, sums, squares = count + len(values), sums + values.sum(axis=0), squares + (values**2).sum(axis=0)
+    variances = [count * square - total**2 for total, square in zip(sums.tolist(), squares.tolist(), strict=True)]
+    return variances.index(max(variances))
+
+
+def _neighbors(
+    block: NDArray[Any], count: int, *, chosen: np.uint64, widest: int, max_bits: int, limit: float
+) -> Iterator[tuple[Rows, Rows]]:
+    """Candidates among sorted samples: pairs of one of the first ``count`` and one that comes after it."""
+    rows, prints, sketches = (np.ascontiguousarray(block[name]) for name in ("row", "print", "sketch"))
+    values = np.ascontiguousarray(_sketched(sketches)[:, widest])
+    for start in range(0, count, PAIRED_AT_ONCE):
+        places = np.arange(start, min(start + PAIRED_AT_ONCE, count))
+        left, right = _near(places, prints, values, chosen=chosen, max_bits=max_bits, limit=limit)
+        may_be = functools.reduce(np.logical_and, _differences(sketches, left, right) <= limit)
+        yield rows[left[may_be]], rows[right[may_be]]
 
 
 def _choices(*, max_bits: int) -> Iterator[np.uint64]:
@@ -176,13 +212,17 @@ def _choices(*, max_bits: int) -> Iterator[np.uint64]:
         yield np.uint64(sum(chosen))
 
 
-def _sorted(prints: NDArray[np.uint64], values: NDArray[np.int16], *, chosen: np.uint64) -> Rows:
-    """Places in order: equal chosen blocks side by side, and among them ascending values."""
-    keys = prints & chosen
+def _keyed(block: NDArray[Any], *, chosen: np.uint64, widest: int) -> NDArray[Any]:
+    """Samples with keys that bring equal chosen blocks side by side, and among them ascending values."""
+    records = np.empty(len(block), SORTED)
+    for name in SEEN.names or ():
+        records[name] = block[name]
+    keys = block["print"] & chosen
     keys *= np.uint64(ODD)
     keys &= np.uint64(-1 << VALUE_BITS & (1 << NUM_BITS) - 1)
-    keys |= (values ^ np.int16(-1 << VALUE_BITS - 1)).view(np.uint16)
-    return np.argsort(keys, kind="stable").astype(np.int32)
+    keys |= (_sketched(block["sketch"])[:, widest] ^ np.int16(-1 << VALUE_BITS - 1)).view(np.uint16)
+    records["key"] = keys
+    return records
 
 
 def _near(
@@ -219,7 +259,7 @@ def _differences(codes: NDArray[np.uint64], left: Rows, right: Rows) -> NDArray[
 
 def _sketched(codes: NDArray[np.uint64]) -> NDArray[np.int16]:
     """Sketches that were made one number each, shape ``(N, 4)``."""
-    return codes.view(np.int16).reshape(-1, 4)
+    return np.ascontiguousarray(codes).view(np.int16).reshape(-1, 4)
 
 
 @final
@@ -242,19 +282,14 @@ class _Codes:
 
 
 def _confirmed(codes: Rows, *, num_samples: int, read: Read, likeness: Likeness) -> Rows:
-    """The pairs whose thumbnails are alike; two blocks of thumbnails are in memory at a time."""
-    pairs = _pairs(codes, num_samples=num_samples)
-    blocks = pairs // BLOCK_ROWS
-    order = np.lexsort((blocks[:, 1], blocks[:, 0]))
+    """The pairs whose thumbnails are alike."""
     alike = np.zeros(len(codes), bool)
-    block = lru_cache(2)(lambda number: read(number * BLOCK_ROWS, min((number + 1) * BLOCK_ROWS, num_samples)))
-    starts = np.flatnonzero(np.diff(blocks[order], axis=0, prepend=-1).any(axis=1))
-    for some in np.split(order, starts[1:]) if len(order) else ():
-        left, right = (block(int(number)) for number in blocks[some[0]])
-        for first in range(0, len(some), COMPARED_AT_ONCE):
-            piece = some[first : first + COMPARED_AT_ONCE]
-            places = pairs[piece] % BLOCK_ROWS
-            alike[piece] = likeness.holds(left[places[:, 0]], right[places[:, 1]])
+    for start in range(0, len(codes), COMPARED_AT_ONCE):
+        pairs = _pairs(codes[start : start + COMPARED_AT_ONCE], num_samples=num_samples)
+        rows, places = np.unique(pairs, return_inverse=True)
+        pixels = read(rows)
+        left, right = places.reshape(pairs.shape).T
+        alike[start : start + COMPARED_AT_ONCE] = likeness.holds(pixels[left], pixels[right])
     return np.asarray(codes[alike])
 
 
@@ -262,8 +297,7 @@ def _pairs(codes: Rows, *, num_samples: int) -> Rows:
     return np.stack(np.divmod(codes, max(num_samples, 1)), axis=1)
 
 
-def _links(codes: Rows, *, num_samples: int) -> Rows:
-    """A link per sample to the first of its cluster, which joins the same samples as all the pairs."""
-    first = first_of_cluster(_pairs(codes, num_samples=num_samples), num_samples=num_samples)
-    linked = np.flatnonzero(first != np.arange(num_samples))
-    return first[linked] * num_samples + linked
+def _linking(codes: Rows, *, num_samples: int) -> Rows:
+    """A pair per sample with the first of its cluster, which joins the same samples as all the pairs."""
+    links = linked(_pairs(codes, num_samples=num_samples))
+    return links.firsts * num_samples + links.rows

@@ -1,8 +1,8 @@
-"""What cleaning knows of every sample: a few numbers each, read from features; pixels stay in a file."""
+"""What cleaning knows of every sample: a few numbers each, read from features into files."""
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol, final
 
@@ -11,12 +11,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from datamill import features, reading
+from datamill import features, parts, reading
 from datamill.hashes import digits, halves
 from datamill.modalities.image import OBSERVED_SIZE
+from datamill.runs import RUN_ROWS, SortedRuns
+from datamill.samples import HASH_BYTES
 
 NUM_PIXELS = OBSERVED_SIZE**2
 SKETCH_RANGE = 16_320  # largest number of a sketch
+
+CONTENT = np.dtype([("first", np.uint64), ("second", np.uint64), ("row", np.int64), ("label", np.int32)])
+"""Of each sample: its content hash in halves, its row, and the number of its label."""
+SEEN = np.dtype([("row", np.int64), ("print", np.uint64), ("sketch", np.uint64)])
+"""Of each sample: its row, its fingerprint, and the four numbers of its sketch in one; 0 for tables."""
 
 
 @dataclass(frozen=True)
@@ -25,10 +32,9 @@ class Thumbnails:
 
     path: Path
 
-    def read(self, start: int, stop: int) -> NDArray[np.uint8]:
-        """Those of the samples from one row up to another, shape ``(stop - start, NUM_PIXELS)``."""
-        count, offset = (stop - start) * NUM_PIXELS, start * NUM_PIXELS
-        return np.fromfile(self.path, np.uint8, count=count, offset=offset).reshape(-1, NUM_PIXELS)
+    def read(self, rows: NDArray[Any]) -> NDArray[np.uint8]:
+        """Those of some samples, shape ``(len(rows), NUM_PIXELS)``."""
+        return np.frombuffer(_records(self.path, rows, size=NUM_PIXELS), np.uint8).reshape(-1, NUM_PIXELS)
 
 
 @dataclass(frozen=True)
@@ -36,16 +42,20 @@ class Observed:
     """Facts about samples, in their order.
 
     Attributes:
-        fingerprints: Shape ``(N,)``.
-        is_constant: Whether all pixels are equal, shape ``(N,)``; false for tables.
-        sketches: Of the thumbnails, shape ``(N, 4)``; empty for tables.
+        path: A file of one ``SEEN`` per sample.
+        constant: Rows all of whose pixels are equal, ascending; none for tables.
         thumbnails: Where they are; ``None`` for tables.
     """
 
-    fingerprints: NDArray[np.uint64]
-    is_constant: NDArray[np.bool_]
-    sketches: NDArray[np.int16]
+    path: Path
+    constant: NDArray[np.int64]
     thumbnails: Thumbnails | None
+
+    def read(self) -> Iterator[NDArray[Any]]:
+        """The samples, ``RUN_ROWS`` at a time."""
+        with self.path.open("rb") as file:
+            while len(block := np.fromfile(file, SEEN, count=RUN_ROWS)):
+                yield block
 
 
 class Ids(Protocol):
@@ -57,66 +67,81 @@ class Ids(Protocol):
 
 @final
 class SampleIds:
-    """Ids of the samples that survived a ledger; read when the first is asked for, 16 bytes each from then on."""
+    """Ids of samples in a file, 16 bytes each."""
 
-    def __init__(self, folder: Path, *, decisions: Path, num_rows: int) -> None:
-        """Remember where they are: in a features folder."""
-        self._read = partial(read_hashes, folder, decisions=decisions, column="sample_id", num_rows=num_rows)
+    def __init__(self, path: Path) -> None:
+        """Start an empty file."""
+        self._path = path
+        path.write_bytes(b"")
 
-    def digits(self, rows: NDArray[Any] | slice) -> pa.Array:
+    def add(self, hashes: NDArray[np.uint64]) -> None:
+        """Append ids, as ``halves`` gives them."""
+        with self._path.open("ab") as file:
+            hashes.tofile(file)
+
+    def between(self, start: int, stop: int) -> pa.Array:
+        """Ids of the rows from ``start`` up to ``stop``, as strings."""
+        count, offset = 2 * (stop - start), start * HASH_BYTES
+        return digits(np.fromfile(self._path, np.uint64, count=count, offset=offset).reshape(-1, 2))
+
+    def digits(self, rows: NDArray[Any]) -> pa.Array:
         """Ids of some rows, as strings."""
-        return digits(self._halves[rows])
-
-    @cached_property
-    def _halves(self) -> NDArray[np.uint64]:
-        return self._read()
+        return digits(np.frombuffer(_records(self._path, rows, size=HASH_BYTES), np.uint64).reshape(-1, 2))
 
 
-def read_hashes(folder: Path, *, decisions: Path, column: str, num_rows: int) -> NDArray[np.uint64]:
-    """Ids or content hashes of the samples that survived ``decisions``, shape ``(num_rows, 2)``."""
-    hashes, start = np.empty((num_rows, 2), np.uint64), 0
-    for table in _survivors(folder, decisions=decisions, columns=[column]):
-        hashes[start : start + table.num_rows] = halves(table[column])
-        start += table.num_rows
-    return hashes
+def identify(
+    folder: Path, *, samples: Path, decisions: Path, classes: Sequence[str], scratch: Path
+) -> tuple[SampleIds, SortedRuns]:
+    """Ids and contents (``CONTENT``) of the samples that survived ``decisions``.
 
-
-def read_labels(samples: Path, *, decisions: Path, classes: Sequence[str], num_rows: int) -> NDArray[np.int32]:
-    """Number of the class of each sample that survived ``decisions``, shape ``(num_rows,)``."""
-    labels, start = np.empty(num_rows, np.int32), 0
+    Args:
+        folder: Features folder.
+        samples: Parts folder.
+        decisions: Ledger.
+        classes: Class names by number.
+        scratch: Folder for both.
+    """
+    ids, contents = SampleIds(scratch / "ids"), SortedRuns(scratch / "contents", CONTENT, key="first")
     names = pa.array(classes, pa.string())
-    for table in _survivors(samples, decisions=decisions, columns=["label"]):
-        labels[start : start + table.num_rows] = pc.index_in(table["label"], value_set=names).to_numpy()
+    hashes = _survivors(folder, decisions=decisions, columns=["sample_id", "content_hash"])
+    labels = _survivors(samples, decisions=decisions, columns=["label"])
+    start = 0
+    for table, beside in zip(hashes, labels, strict=True):
+        records = np.empty(table.num_rows, CONTENT)
+        records["first"], records["second"] = halves(table["content_hash"]).T
+        records["row"] = start + np.arange(table.num_rows)
+        records["label"] = pc.index_in(beside["label"], value_set=names).to_numpy()
+        contents.add(records)
+        ids.add(halves(table["sample_id"]))
         start += table.num_rows
-    return labels
+    return ids, contents
 
 
-def observe(folder: Path, *, decisions: Path, scratch: Path, num_rows: int) -> Observed:
+def observe(folder: Path, *, decisions: Path, scratch: Path) -> Observed:
     """Facts about the samples that survived ``decisions``.
 
     Args:
         folder: Features folder.
         decisions: Ledger.
-        scratch: Folder for the thumbnails.
-        num_rows: How many samples survived.
+        scratch: Folder for the files.
     """
     has_pictures = features.read_manifest(folder).dataset.modality == "image"
     columns = ["fingerprint", *(["pixel_std", "thumbnail"] if has_pictures else [])]
-    prints, is_constant = np.empty(num_rows, np.uint64), np.zeros(num_rows, bool)
-    sketches = np.empty((num_rows if has_pictures else 0, 4), np.int16)
-    path, start = scratch / "thumbnails", 0
-    with path.open("wb") as file:
-        for table in _survivors(folder, decisions=decisions, columns=columns):
-            place = slice(start, start + table.num_rows)
-            prints[place] = table["fingerprint"].to_numpy()
+    constant = [np.empty(0, np.int64)]
+    path, thumbnails, start = scratch / "seen", Thumbnails(scratch / "thumbnails"), 0
+    with path.open("wb") as file, thumbnails.path.open("wb") as pictures:
+        for table in _survivors(folder, decisions=decisions, columns=columns, rows=parts.READ_ROWS):
+            seen = np.zeros(table.num_rows, SEEN)
+            seen["row"] = start + np.arange(table.num_rows)
+            seen["print"] = table["fingerprint"].to_numpy()
             if has_pictures:
-                is_constant[place] = table["pixel_std"].to_numpy() == 0
+                constant.append(start + np.flatnonzero(table["pixel_std"].to_numpy() == 0))
                 pixels = _pixels(table["thumbnail"].combine_chunks())
-                sketches[place] = sketch(pixels)
-                file.write(pixels.tobytes())
+                seen["sketch"] = sketch(pixels).view(np.uint64).ravel()
+                pictures.write(pixels.tobytes())
+            seen.tofile(file)
             start += table.num_rows
-    thumbnails = Thumbnails(path) if has_pictures else None
-    return Observed(fingerprints=prints, is_constant=is_constant, sketches=sketches, thumbnails=thumbnails)
+    return Observed(path=path, constant=np.concatenate(constant), thumbnails=thumbnails if has_pictures else None)
 
 
 def sketch(pixels: NDArray[np.uint8]) -> NDArray[np.int16]:
@@ -135,8 +160,16 @@ def sketch(pixels: NDArray[np.uint8]) -> NDArray[np.int16]:
     return np.asarray(np.floor(sums * (SKETCH_RANGE / (255 * NUM_PIXELS))), np.int16)
 
 
-def _survivors(folder: Path, *, decisions: Path, columns: Sequence[str]) -> Iterator[pa.Table]:
-    return (table for table, _ in reading.iter_decided([folder], decisions=decisions, columns=columns))
+def _survivors(folder: Path, *, decisions: Path, columns: Sequence[str], rows: int = RUN_ROWS) -> Iterator[pa.Table]:
+    """Some columns of the samples that survived, ``rows`` at a time."""
+    decided = reading.iter_decided([folder], decisions=decisions, columns=columns)
+    return parts.regrouped((table for table, _ in decided), rows=rows)
+
+
+def _records(path: Path, rows: NDArray[Any], *, size: int) -> bytes:
+    """Some records of a file of records of ``size`` bytes; the file is never mapped, so it takes no memory."""
+    with path.open("rb") as file:
+        return b"".join([os.pread(file.fileno(), size, row * size) for row in rows.tolist()])
 
 
 def _pixels(column: pa.FixedSizeBinaryArray) -> NDArray[np.uint8]:

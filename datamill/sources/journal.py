@@ -193,6 +193,26 @@ def made_with(params: Params, *, module: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def remembered(folder: Path, *, made_with: str, samples: Path) -> Iterator[pa.Table]:
+    """Key and stamp of each item of the last ingest, in order, if its samples would be taken over; else nothing.
+
+    The samples themselves are not checked, so this is a forecast.
+
+    Args:
+        folder: Where the journal is.
+        made_with: Stands for all that decides what an item becomes, apart from its content.
+        samples: What the last ingest wrote.
+    """
+    seal = _seal(folder)
+    if seal is None or (seal.version, seal.made_with) != (VERSION, made_with):
+        return
+    sealed = ((folder / ITEMS, seal.items), (samples / parts.MANIFEST, seal.manifest))
+    if all(path.exists() and files.sha256_file(path) == sha256 for path, sha256 in sealed):
+        with pq.ParquetFile(folder / ITEMS) as file:
+            for batch in file.iter_batches(batch_size=READ_ROWS, columns=["key", "stamp"]):
+                yield pa.Table.from_batches([batch])
+
+
 class _Window:
     """A place in the journal, which moves on as items are looked up in the order of their keys."""
 
@@ -251,8 +271,8 @@ def _memory(row: Mapping[str, Any]) -> Memory | None:
 def _is_sound(folder: Path, *, made_with: str, previous: Mapping[str, Path]) -> bool:
     """Whether the journal is whole, and so are the outputs it was written with."""
     try:
-        seal = _Seal.model_validate_json((folder / JOURNAL).read_bytes())
-        if (seal.version, seal.made_with) != (VERSION, made_with):
+        seal = _seal(folder)
+        if seal is None or (seal.version, seal.made_with) != (VERSION, made_with):
             return False
         samples, rejects = previous["samples"], previous["rejects"]
         for path, sha256 in (
@@ -264,8 +284,15 @@ def _is_sound(folder: Path, *, made_with: str, previous: Mapping[str, Path]) -> 
                 return False
         with ThreadPoolExecutor() as pool:
             return all(pool.map(partial(parts.is_whole, samples), parts.read_manifest(samples).parts))
-    except (OSError, KeyError, ValidationError, DataError):
+    except (OSError, KeyError, DataError):
         return False
+
+
+def _seal(folder: Path) -> _Seal | None:
+    try:
+        return _Seal.model_validate_json((folder / JOURNAL).read_bytes())
+    except (OSError, ValidationError):
+        return None
 
 
 def _version(distribution: str) -> str | None:

@@ -33,7 +33,7 @@ from datamill.sources.retrying import patiently
 GZIP_MAGIC = b"\x1f\x8b"
 COMPARED = ("key", "size_bytes", "version")  # columns of a listing that tell whether a file is the same
 
-_NOTHING = LISTING.empty_table().append_column("is_exempt", pa.array([], pa.bool_()))
+_NOTHING = LISTING.empty_table().append_column("is_exempt", pa.array([], pa.bool_()))  # stands for an empty listing
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,7 @@ def refuse_other_listing(url: str, *, before: Iterable[pa.Table], after: Iterabl
         DataError: A file came, went, or has another size or version.
     """
     count, first = 0, ""
-    for listed, found in _in_step(iter(before), iter(after)):
+    for listed, found in in_step(iter(before), iter(after)):
         if listed.select(COMPARED).equals(found.select(COMPARED)):
             continue
         rows, others = ({tuple(row.values()) for row in one.select(COMPARED).to_pylist()} for one in (listed, found))
@@ -189,6 +189,17 @@ def refuse_other_listing(url: str, *, before: Iterable[pa.Table], after: Iterabl
         count += len(differing)
     if count:
         raise _changed(url, count=count, first=first)
+
+
+def in_step(before: Iterator[pa.Table], after: Iterator[pa.Table]) -> Iterator[tuple[pa.Table, pa.Table]]:
+    """Two lists of items in the order of their column ``key``, a range of keys at a time."""
+    heads = [next(before, _NOTHING), next(after, _NOTHING)]
+    while any(head.num_rows for head in heads):
+        bound = min(head["key"][-1].as_py() for head in heads if head.num_rows)
+        counts = [pc.sum(pc.less_equal(head["key"], bound)).as_py() or 0 for head in heads]
+        yield heads[0].slice(0, counts[0]), heads[1].slice(0, counts[1])
+        heads = [head.slice(count) for head, count in zip(heads, counts, strict=True)]
+        heads = [head if head.num_rows else next(rest, head) for head, rest in zip(heads, (before, after), strict=True)]
 
 
 def open_store(url: str) -> Store:
@@ -276,17 +287,6 @@ def _read_remote(filesystem: Any, file: StoredFile) -> bytes:
 
 def _is_listed(status: os.stat_result, file: StoredFile) -> bool:
     return status.st_size == file.size_bytes and str(status.st_mtime_ns) == file.version
-
-
-def _in_step(before: Iterator[pa.Table], after: Iterator[pa.Table]) -> Iterator[tuple[pa.Table, pa.Table]]:
-    """Both listings, a range of keys at a time."""
-    heads = [next(before, _NOTHING), next(after, _NOTHING)]
-    while any(head.num_rows for head in heads):
-        bound = min(head["key"][-1].as_py() for head in heads if head.num_rows)
-        counts = [pc.sum(pc.less_equal(head["key"], bound)).as_py() or 0 for head in heads]
-        yield heads[0].slice(0, counts[0]), heads[1].slice(0, counts[1])
-        heads = [head.slice(count) for head, count in zip(heads, counts, strict=True)]
-        heads = [head if head.num_rows else next(rest, head) for head, rest in zip(heads, (before, after), strict=True)]
 
 
 def _changed(url: str, *, count: int, first: str) -> DataError:

@@ -87,7 +87,7 @@ def read(source: TableSource, *, journal: Journal) -> Reading:
         DataError: There is no such file, files differ in their columns, a column is missing, or no column is a feature.
     """
     store = open_store(source.path)
-    files = _profiled(store, _table_files(store, source=source), source=source, journal=journal)
+    files = _profiled(store, table_files(store, source=source), source=source, journal=journal)
     profile = _united(files, source=source)
     if not profile.num_rows:
         raise DataError(f"{source.path} holds column names and no rows; add rows")
@@ -106,7 +106,12 @@ def read(source: TableSource, *, journal: Journal) -> Reading:
     return Reading(dataset=dataset, num_items=profile.num_rows, batches=batches)
 
 
-def _table_files(store: Store, *, source: TableSource) -> list[StoredFile]:
+def table_files(store: Store, *, source: TableSource) -> list[StoredFile]:
+    """The files of the table, in the order of their keys.
+
+    Raises:
+        DataError: There is none, or one must not be read.
+    """
     files = store.files()
     if store.is_folder():
         files = [file for file in files if file.key.lower().endswith(ENDINGS[source.format])]
@@ -240,7 +245,7 @@ def _batches(
     journal: Journal,
 ) -> Iterator[Batch | Known]:
     listed = [file.stored for file in files]
-    refuse_changes(source.path, before=listed, after=_table_files(store, source=source))
+    refuse_changes(source.path, before=listed, after=table_files(store, source=source))
     if source.id is not None:
         for ids in _known_ids(files, journal=journal):
             rows.remember(ids)
@@ -258,7 +263,7 @@ def _batches(
             break  # it may have lost a column; the comparison below names it
         facts = _Facts(profile=profile, kinds=kinds)
         journal.record_each([(file.key, file.stamp, num_samples, num_rejects, facts.model_dump_json())])
-    refuse_changes(source.path, before=listed, after=_table_files(store, source=source))
+    refuse_changes(source.path, before=listed, after=table_files(store, source=source))
 
 
 def _known_ids(files: Sequence[_File], *, journal: Journal) -> Iterator[pa.ChunkedArray]:

@@ -2,9 +2,9 @@
 
 import difflib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, final
 
 import great_expectations as gx
 import numpy as np
@@ -25,14 +25,21 @@ from great_expectations.expectations.registry import (
     get_expectation_impl,
     list_registered_expectation_implementations,
 )
+from great_expectations.validator.validation_statistics import calc_validation_statistics
 from numpy.typing import NDArray
 
 from datamill.errors import ParamsError
+from datamill.validation.deriving import DISTINCT_SHARE, NUM_DISTINCT
+from datamill.validation.merging import ROW_WISE, Merged
+from datamill.validation.profiling import Profile
 from datamill.validation.rules import Rule
 
 SUITE_NAME = "schema"
 ASSET = "properties of the samples"
 WHOLE_ROWS = ("unexpected_list", "unexpected_index_list", "unexpected_index_query")  # as long as the data
+
+Read = Callable[[], Iterable[pd.DataFrame]]
+"""Starts reading the properties of all samples, block by block."""
 
 
 @dataclass(frozen=True)
@@ -85,12 +92,16 @@ def check_rules(rules: Iterable[Rule], *, columns: Sequence[str]) -> None:
         _expectation(rule, identity="")
 
 
-def check(frame: pd.DataFrame, *, rules: Sequence[Rule]) -> Report:
+def check(read: Read, *, rules: Sequence[Rule], profile: Profile) -> Report:
     """Check every rule on every row.
 
+    Rules about single rows are checked block by block, and those about the number of different values on the profile.
+    What else a user asks for sees the columns that it names as a whole, or all columns if it names none.
+
     Args:
-        frame: One row per sample, with a range index.
+        read: Starts reading the properties of all samples, block by block, with the number of each row as its index.
         rules: The rules; already accepted by ``check_rules``.
+        profile: What the blocks hold together.
 
     Returns:
         One finding per rule, in order, and Great Expectations' own account in the same order.
@@ -98,20 +109,95 @@ def check(frame: pd.DataFrame, *, rules: Sequence[Rule]) -> Report:
     Raises:
         ParamsError: A rule does not fit the type of its column.
     """
-    context = gx.get_context(mode="ephemeral", project_config=_quiet_config())
-    source = context.data_sources.add_pandas("samples")
-    definition = source.add_dataframe_asset(ASSET).add_batch_definition_whole_dataframe("all")
-    suite = gx.ExpectationSuite(name=SUITE_NAME)
-    suite.expectations = [_expectation(rule, identity=f"rule-{place:04d}") for place, rule in enumerate(rules)]
-    validated = definition.get_batch({"dataframe": frame}).validate(suite, result_format="COMPLETE")
-    by_id = {result.expectation_config.id: result for result in validated.results if result.expectation_config}
-    results = [by_id[f"rule-{place:04d}"] for place in range(len(rules))]
-    findings = [_finding(result, rule=rule) for result, rule in zip(results, rules, strict=True)]
-    for result in results:
+    engine = _Engine()
+    asked = [_Asked(rule, _expectation(rule, identity=f"rule-{place:04d}")) for place, rule in enumerate(rules)]
+    by_row = [one for one in asked if one.rule.type in ROW_WISE and not one.rule.kwargs.get("row_condition")]
+    merged = {one.expectation.id: Merged() for one in by_row}
+    for frame in read() if by_row else ():
+        for one, result in zip(by_row, engine.validate(frame, by_row), strict=True):
+            merged[one.expectation.id].add(result)
+    results, findings = [], []
+    for one in asked:
+        if one.expectation.id in merged:
+            result = merged[one.expectation.id].result(mostly=one.rule.kwargs.get("mostly", 1.0))
+        else:
+            result = _counted(one, profile=profile) or engine.validate_whole(read, one)
+        findings.append(_finding(result, rule=one.rule))
         result.result = {key: value for key, value in result.result.items() if key not in WHOLE_ROWS}
-    validated.results = results
-    validated.meta = {"batch_spec": {"data_asset_name": ASSET}}
-    return Report(findings=findings, suite=suite, validated=validated)
+        results.append(result)
+    suite = gx.ExpectationSuite(name=SUITE_NAME)
+    suite.expectations = [one.expectation for one in asked]
+    return Report(findings=findings, suite=suite, validated=_account(results))
+
+
+class _Asked(NamedTuple):
+    """A rule, and what it is to Great Expectations."""
+
+    rule: Rule
+    expectation: Expectation
+
+
+@final
+class _Engine:
+    """Great Expectations on data frames."""
+
+    def __init__(self) -> None:
+        context = gx.get_context(mode="ephemeral", project_config=_quiet_config())
+        source = context.data_sources.add_pandas("samples")
+        self._batches = source.add_dataframe_asset(ASSET).add_batch_definition_whole_dataframe("all")
+
+    def validate(self, frame: pd.DataFrame, asked: Sequence[_Asked]) -> list[ExpectationValidationResult]:
+        """The result of each rule.
+
+        Raises:
+            ParamsError: A rule does not fit the type of its column.
+        """
+        suite = gx.ExpectationSuite(name=SUITE_NAME)
+        suite.expectations = [one.expectation for one in asked]
+        validated = self._batches.get_batch({"dataframe": frame}).validate(suite, result_format="COMPLETE")
+        by_id = {one.expectation_config.id: one for one in validated.results if one.expectation_config}
+        results = [by_id[one.expectation.id] for one in asked]
+        for one, result in zip(asked, results, strict=True):
+            if failure := _failure(result.exception_info or {}):
+                raise ParamsError(
+                    f"validate.expectations: {one.rule.type} cannot be checked with {one.rule.kwargs}: {failure}"
+                )
+        return results
+
+    def validate_whole(self, read: Read, asked: _Asked) -> ExpectationValidationResult:
+        """The result of a rule that has to see all rows at once."""
+        names = list(dict.fromkeys(asked.rule.columns)) if not asked.rule.kwargs.get("row_condition") else []
+        frame = pd.concat(one[names] if names else one for one in read())
+        return self.validate(frame, [asked])[0]
+
+
+def _counted(asked: _Asked, *, profile: Profile) -> ExpectationValidationResult | None:
+    """The result of a rule about the number of different values, if it is one."""
+    rule = asked.rule
+    if rule.type not in (NUM_DISTINCT, DISTINCT_SHARE) or rule.kwargs.get("row_condition"):
+        return None
+    distinct, num_known = profile.count(rule.columns[0])
+    share = distinct / num_known if num_known else 0
+    metrics = {"column.distinct_values.count": distinct, "column.unique_proportion": share}
+    answer = asked.expectation._validate(metrics)
+    return ExpectationValidationResult(**answer, expectation_config=asked.expectation.configuration)
+
+
+def _account(results: list[ExpectationValidationResult]) -> ExpectationSuiteValidationResult:
+    """What Great Expectations says of a suite, without the time."""
+    counts = calc_validation_statistics(results)
+    return ExpectationSuiteValidationResult(
+        success=counts.success,
+        results=results,
+        suite_name=SUITE_NAME,
+        statistics={
+            "evaluated_expectations": counts.evaluated_expectations,
+            "successful_expectations": counts.successful_expectations,
+            "unsuccessful_expectations": counts.unsuccessful_expectations,
+            "success_percent": counts.success_percent,
+        },
+        meta={"batch_spec": {"data_asset_name": ASSET}},
+    )
 
 
 def _quiet_config() -> DataContextConfig:
@@ -153,8 +239,6 @@ def _near(name: str, known: Sequence[str]) -> str:
 
 
 def _finding(result: ExpectationValidationResult, *, rule: Rule) -> Finding:
-    if failure := _failure(result.exception_info or {}):
-        raise ParamsError(f"validate.expectations: {rule.type} cannot be checked with {rule.kwargs}: {failure}")
     rows = [] if result.success else result.result.get("unexpected_index_list") or []
     values = [] if result.success else result.result.get("unexpected_list") or []
     order = np.argsort(np.asarray(rows, np.int64), kind="stable")

@@ -1,160 +1,193 @@
-"""Reads the light properties of all samples, and derives from them the schema and the rules it implies."""
+"""Profiles the light properties of all samples: block by block, in constant memory, and exactly."""
 
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from numpy.typing import NDArray
 
-from datamill import parts
-from datamill.samples import FEATURE_PREFIX, Dataset
-from datamill.validation.rules import CLASS_SIZE, LABEL, ImageLimits, Limits, Rule, Severity
+from datamill.hashes import word_hashes
+from datamill.runs import SortedRuns
+from datamill.validation.rules import CLASS_SIZE, LABEL
 
-LARGEST = 1e308  # numbers beyond it count as infinite; float64 ends at 1.8e308
-IMAGE_SHAPE = ("height", "width", "channels")
-IMAGE_CONTENT = ("size_bytes", "pixel_mean", "pixel_std")
-
-BETWEEN = "expect_column_values_to_be_between"
-IN_SET = "expect_column_values_to_be_in_set"
-NOT_NULL = "expect_column_values_to_not_be_null"
-NUM_DISTINCT = "expect_column_unique_value_count_to_be_between"
-DISTINCT_SHARE = "expect_column_proportion_of_unique_values_to_be_between"
+STRING = "string"
+QUARTILES = (0.25, 0.75)
 
 
-def read_properties(samples: Path, *, features: Path) -> pd.DataFrame:
-    """The properties of all samples, as ``frame_of`` arranges them.
+@dataclass(frozen=True)
+class ColumnProfile:
+    """What a column holds.
+
+    Attributes:
+        type: Its numbers' type, or ``string``.
+        nulls: Missing values (count).
+        distinct: Different values that are not missing (count).
+        bounds: Smallest and largest finite number; ``None`` where there is none, and for strings.
+        quartiles: Lower and upper quartile of the finite numbers; likewise.
+        usual: Most frequent number, the smallest of several, and how often it occurs; likewise.
+    """
+
+    type: str
+    nulls: int
+    distinct: int
+    bounds: tuple[Any, Any] | None = None
+    quartiles: tuple[float, float] | None = None
+    usual: tuple[Any, int] | None = None
+
+    @property
+    def is_number(self) -> bool:
+        """Whether it holds numbers."""
+        return self.type != STRING
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What the properties of all samples hold.
+
+    Attributes:
+        num_samples: Rows.
+        columns: The properties by name.
+        classes: Samples of each class by name, sorted.
+    """
+
+    num_samples: int
+    columns: dict[str, ColumnProfile]
+    classes: dict[str, int]
+
+    def count(self, name: str) -> tuple[int, int]:
+        """How many different values a column has, and how many values; also ``label`` and ``class_size``."""
+        if name in (LABEL, CLASS_SIZE):
+            different = self.classes if name == LABEL else set(self.classes.values())
+            return len(different), self.num_samples
+        return self.columns[name].distinct, self.num_samples - self.columns[name].nulls
+
+    def as_json(self) -> dict[str, Any]:
+        """Type, missing and distinct values and range of each column; and the class sizes."""
+        columns = {}
+        for name, column in self.columns.items():
+            columns[name] = {"type": column.type, "nulls": column.nulls, "distinct": column.distinct}
+            if column.bounds is not None:
+                columns[name] |= {"min": column.bounds[0], "max": column.bounds[1]}
+        return {"num_samples": self.num_samples, "columns": columns, "classes": self.classes}
+
+
+def profile_of(frames: Iterable[pd.DataFrame], *, scratch: Path) -> Profile:
+    """What the columns of the frames hold together; all numbers are exact, strings are told apart by a 64-bit hash.
 
     Args:
-        samples: The parts; a table's columns are its properties.
-        features: What extract found; it holds the properties of images.
+        frames: As ``iter_properties`` gives them; at least one, which may be empty.
+        scratch: Where the values wait to be sorted; memory does not grow with the frames.
     """
-    dataset = parts.read_manifest(samples).dataset
-    labels = parts.read_table(samples, columns=["label"])["label"]
-    if dataset.modality == "image":
-        names = [*IMAGE_SHAPE, *IMAGE_CONTENT]
-        table = pa.concat_tables(parts.iter_tables(features, columns=names))
-        wide = pa.schema(
-            [(name, pa.int64() if pa.types.is_integer(table[name].type) else pa.float64()) for name in names]
-        )
-        return frame_of(table.cast(wide), labels=labels)
-    columns = [feature.column for feature in dataset.features]
-    table = parts.read_table(samples, columns=columns)
-    return frame_of(table.rename_columns([feature.name for feature in dataset.features]), labels=labels)
+    columns: dict[str, _Column] = {}
+    labels: Counter[str] = Counter()
+    for frame in frames:
+        labels.update(Counter(frame[LABEL]))
+        for place, (name, values) in enumerate(frame.drop(columns=LABEL).items()):
+            if name not in columns:
+                columns[str(name)] = _Column(scratch / f"column-{place}", values)
+            columns[str(name)].add(values)
+    return Profile(
+        num_samples=labels.total(),
+        columns={name: column.profile() for name, column in columns.items()},
+        classes={str(name): int(labels[name]) for name in sorted(labels)},
+    )
 
 
-def frame_of(properties: pa.Table, *, labels: pa.ChunkedArray) -> pd.DataFrame:
-    """One row per sample: its properties, ``label``, and ``class_size`` (samples with that label).
+@final
+class _Column:
+    """Gathers what is to be known of a column."""
 
-    A feature that is itself called ``label`` or ``class_size`` appears as ``feature:label`` or ``feature:class_size``.
-    """
-    ours = {name: FEATURE_PREFIX + name for name in (LABEL, CLASS_SIZE)}
-    frame: pd.DataFrame = properties.rename_columns(
-        [ours.get(name, name) for name in properties.column_names]
-    ).to_pandas(split_blocks=True, self_destruct=True)
-    encoded = labels.dictionary_encode().combine_chunks()
-    codes = encoded.indices.to_numpy()
-    frame[LABEL] = np.asarray(encoded.dictionary.to_pylist(), object)[codes]  # one text per class, not per sample
-    frame[CLASS_SIZE] = np.bincount(codes)[codes]
-    return frame
-
-
-def profile(frame: pd.DataFrame) -> dict[str, Any]:
-    """What the columns hold: type, missing and distinct values, range of the finite numbers; and the class sizes."""
-    columns = {}
-    for name, values in frame.drop(columns=[LABEL, CLASS_SIZE]).items():
+    def __init__(self, path: Path, values: "pd.Series[Any]") -> None:
+        """Nothing yet of a column that holds what ``values`` holds."""
         is_number = pd.api.types.is_numeric_dtype(values)
-        facts: dict[str, Any] = {
-            "type": str(values.dtype) if is_number else "string",
-            "nulls": int(values.isna().sum()),
-            "distinct": int(values.nunique()),
-        }
-        if is_number and len(finite := values[np.isfinite(values)]):
-            facts |= {"min": finite.min().item(), "max": finite.max().item()}
-        columns[str(name)] = facts
-    sizes = frame[LABEL].value_counts().sort_index()
-    return {"num_samples": len(frame), "columns": columns, "classes": {str(k): int(n) for k, n in sizes.items()}}
+        self._type = str(values.dtype) if is_number else STRING
+        self._values = SortedRuns(path, values.to_numpy().dtype if is_number else np.uint64)
+        self._nulls = self._num_low = self._num_high = 0
+
+    def add(self, values: "pd.Series[Any]") -> None:
+        """Take in some of its values."""
+        known = values[values.notna()]
+        self._nulls += len(values) - len(known)
+        if self._type == STRING:
+            self._values.add(np.unique(word_hashes(pa.array(known, pa.string()))))
+        else:
+            numbers = known.to_numpy() + 0  # without negative zeros
+            self._values.add(numbers)
+            self._num_low += int((numbers == -np.inf).sum())
+            self._num_high += int((numbers == np.inf).sum())
+
+    def profile(self) -> ColumnProfile:
+        """What was gathered; the column is forgotten."""
+        low, high = self._num_low, len(self._values) - self._num_high  # places of the finite numbers, in order
+        wanted = _Places([low, high - 1, *(place for q in QUARTILES for place in _around(q, low=low, high=high))])
+        counts = _Counts()
+        for block in self._values.merged():
+            wanted.pass_by(block)
+            counts.pass_by(block)
+        self._values.remove()
+        facts: dict[str, Any] = {"type": self._type, "nulls": self._nulls, "distinct": counts.distinct}
+        if self._type == STRING or low >= high:
+            return ColumnProfile(**facts)
+        first, last, *around = wanted.found
+        quartiles = [
+            float(np.quantile(np.array(pair), _fraction(q, count=high - low)))
+            for q, pair in zip(QUARTILES, (around[:2], around[2:]), strict=True)
+        ]
+        usual = (counts.usual.item(), counts.most)
+        return ColumnProfile(
+            **facts, bounds=(first.item(), last.item()), quartiles=(quartiles[0], quartiles[1]), usual=usual
+        )
 
 
-def derive_rules(frame: pd.DataFrame, *, dataset: Dataset, limits: Limits) -> list[Rule]:
-    """The rules that the limits and the profile imply; rules whose severity is ``off`` are left out."""
-    rules = _class_rules(limits)
-    if dataset.modality == "image":
-        return rules + _image_rules(frame, limits=limits.image) + _range_rules(frame[[*IMAGE_CONTENT]], limits=limits)
-    features = frame.drop(columns=[LABEL, CLASS_SIZE])
-    return rules + _table_rules(features, limits=limits) + _range_rules(features, limits=limits)
+@final
+class _Places:
+    """The values at some places of a sorted stream."""
+
+    def __init__(self, places: list[int]) -> None:
+        self._places = places
+        self._passed = 0
+        self.found: list[Any] = [None] * len(places)
+
+    def pass_by(self, block: NDArray[Any]) -> None:
+        for number, place in enumerate(self._places):
+            if 0 <= place - self._passed < len(block):
+                self.found[number] = block[place - self._passed]
+        self._passed += len(block)
 
 
-def _class_rules(limits: Limits) -> list[Rule]:
-    rules = []
-    if (severity := limits.classes.severity) != "off":
-        rules.append(_rule("single_class", NUM_DISTINCT, LABEL, severity, "at least 2 classes", min_value=2))
-        if (allowed := limits.classes.allowed) is not None:
-            rules.append(_rule("unknown_class", IN_SET, LABEL, severity, f"one of {allowed}", value_set=allowed))
-    if (severity := limits.class_size.severity) != "off":
-        least = limits.class_size.min_samples
-        rules.append(_rule("small_class", BETWEEN, CLASS_SIZE, severity, f"at least {least}", min_value=least))
-    return rules
+@final
+class _Counts:
+    """How many different values a sorted stream has, and which is the most frequent."""
+
+    def __init__(self) -> None:
+        self.distinct = self.most = 0
+        self.usual: Any = None
+        self._last: Any = None
+        self._last_count = 0
+
+    def pass_by(self, block: NDArray[Any]) -> None:
+        values, counts = np.unique(block, return_counts=True)
+        is_same = self.distinct > 0 and bool(values[0] == self._last)
+        counts[0] += self._last_count if is_same else 0
+        self.distinct += len(values) - is_same
+        best = int(counts.argmax())
+        if counts[best] > self.most:
+            self.usual, self.most = values[best], int(counts[best])
+        self._last, self._last_count = values[-1], int(counts[-1])
 
 
-def _image_rules(frame: pd.DataFrame, *, limits: ImageLimits) -> list[Rule]:
-    rules = []
-    if limits.severity != "off":
-        for column, least in (("height", limits.min_height), ("width", limits.min_width)):
-            rules.append(
-                _rule("small_image", BETWEEN, column, limits.severity, f"at least {least} px", min_value=least)
-            )
-    if limits.odd_severity != "off":
-        for column in IMAGE_SHAPE:
-            counts = frame[column].value_counts().sort_index()
-            usual, share = int(counts.index.to_numpy()[counts.argmax()]), counts.max() / len(frame)
-            if share >= limits.usual_share:
-                rules.append(
-                    _rule("odd_image", IN_SET, column, limits.odd_severity, f"{usual} as in most", value_set=[usual])
-                )
-    return rules
+def _around(q: float, *, low: int, high: int) -> tuple[int, int]:
+    """Places between which a quantile lies."""
+    place = low + int(q * (high - low - 1))
+    return place, min(place + 1, high - 1)
 
 
-def _table_rules(features: pd.DataFrame, *, limits: Limits) -> list[Rule]:
-    rules = []
-    for name, values in features.items():
-        column, is_number = str(name), pd.api.types.is_numeric_dtype(values)
-        if limits.nulls.severity != "off" and limits.nulls.max_share < 1:
-            share = limits.nulls.max_share
-            claim = f"at most {share:.4g} of the column missing"
-            rules.append(_rule("nulls", NOT_NULL, column, limits.nulls.severity, claim, mostly=1 - share))
-        if limits.constant != "off":
-            rules.append(_rule("constant", NUM_DISTINCT, column, limits.constant, "at least 2 values", min_value=2))
-        if is_number and limits.non_finite != "off":
-            bounds = {"min_value": -LARGEST, "max_value": LARGEST}
-            rules.append(_rule("non_finite", BETWEEN, column, limits.non_finite, "a finite number", **bounds))
-        if not is_number and limits.identifier.severity != "off":
-            most = limits.identifier.max_unique_share
-            claim = f"at most {most:.4g} distinct values per value"
-            rules.append(_rule("identifier", DISTINCT_SHARE, column, limits.identifier.severity, claim, max_value=most))
-    return rules
-
-
-def _range_rules(frame: pd.DataFrame, *, limits: Limits) -> list[Rule]:
-    """Tukey's fences around every numeric column whose quartiles differ.
-
-    Source: J. W. Tukey, "Exploratory Data Analysis", 1977.
-    """
-    if limits.range.severity == "off":
-        return []
-    rules = []
-    for name, values in frame.select_dtypes("number").items():
-        finite = values[np.isfinite(values)]
-        lower, upper = np.quantile(finite, [0.25, 0.75]) if len(finite) else (0.0, 0.0)
-        reach = limits.range.max_iqr * (upper - lower)
-        if 0 < reach < LARGEST:
-            low, high = float(lower - reach), float(upper + reach)
-            claim = f"{low:.6g} to {high:.6g}, {limits.range.max_iqr:g} interquartile ranges beyond the quartiles"
-            rules.append(
-                _rule("range", BETWEEN, str(name), limits.range.severity, claim, min_value=low, max_value=high)
-            )
-    return rules
-
-
-def _rule(name: str, kind: str, column: str, severity: Severity, claim: str, **kwargs: Any) -> Rule:
-    return Rule(name=name, type=kind, kwargs={"column": column, **kwargs}, severity=severity, claim=claim)
+def _fraction(q: float, *, count: int) -> float:
+    """Where a quantile lies between its two places (0 to 1)."""
+    place = q * (count - 1)
+    return place - int(place)

@@ -164,3 +164,12 @@ def test_some_rows_are_read_from_their_row_groups_alone(tmp_path, monkeypatch, r
     folder = write_parts(tmp_path / "samples", *image_table())
     read = parts.read_rows(str(only_part(folder)), np.array(rows, np.int64), columns=["source"])
     assert read["source"].to_pylist() == table["source"].take(pa.array(rows, pa.int64())).to_pylist()
+
+
+@pytest.mark.parametrize("rows", [1, 7, 64, 1000])
+def test_blocks_have_the_length_that_was_asked_for(tmp_path, small_parts, rows):
+    folder = write_parts(tmp_path / "samples", *image_table(num_samples=100))
+    assert len(keys(folder)) > 1
+    blocks = list(parts.iter_blocks(folder, columns=["source"], rows=rows))
+    assert {block.num_rows for block in blocks[:-1]} <= {rows}
+    assert [one for block in blocks for one in block["source"].to_pylist()] == [f"item-{i:04d}" for i in range(100)]

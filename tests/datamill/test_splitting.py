@@ -1,6 +1,7 @@
+import tempfile
 from collections.abc import Sequence
-from dataclasses import fields, replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -9,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from datamill import runs
 from datamill.errors import DataError
 from datamill.samples import content_hash
-from datamill.splitting import Rule, Strategy, Traits, assign, deal, draw, observe, require_all, tie
+from datamill.splitting import TRAITS, Roll, Rule, Strategy, Traits, assign, deal, draw, observe, require_all
 
 SHARES = (0.7, 0.15, 0.15)
 CLASSES = ("a", "b", "c")
@@ -56,9 +58,32 @@ def hashed(name: object) -> str:
     return content_hash(str(name).encode())
 
 
-def placed(traits: Traits, *, rule: Rule) -> tuple[NDArray[np.int8], NDArray[np.int8]]:
-    first = tie(traits.content, traits.leak, traits.group)
-    return assign(traits, first=first, classes=CLASSES, rule=rule)
+def placed(traits: Traits, *, rule: Rule, at_once: int = 7) -> tuple[NDArray[np.int8], NDArray[np.int8]]:
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("datamill.splitting.RUN_ROWS", at_once)
+        some = list(assign(roll_of(traits, folder=Path(folder)), classes=CLASSES, rule=rule))
+    nothing = np.empty(0, np.int8)
+    return (
+        np.concatenate([nothing, *(one.splits for one in some)]),
+        np.concatenate([nothing, *(one.folds for one in some)]),
+    )
+
+
+def roll_of(traits: Traits, *, folder: Path) -> Roll:
+    roll = Roll(folder)
+    for start in range(0, len(traits), 5):
+        roll.add(traits[start : start + 5])
+    return roll
+
+
+def units_of(*keys: list[int]) -> list[int]:
+    """First sample of the unit of each sample with these keys of each kind."""
+    traits = np.zeros(len(keys[0]), TRAITS)
+    for name, values in zip(("content", "leak", "group"), keys, strict=False):
+        traits[name] = values
+    with tempfile.TemporaryDirectory() as folder:
+        units: list[int] = roll_of(traits, folder=Path(folder)).links().of(np.arange(len(traits))).tolist()
+    return units
 
 
 def split(
@@ -123,10 +148,12 @@ def test_exact_shares_are_met_to_the_sample_in_every_class() -> None:
 
 
 def test_dealt_numbers_fill_every_twentieth_once_per_block() -> None:
-    numbers = deal(np.zeros(40, np.int32), names=["a"], seed=1)
+    numbers = deal(np.zeros(40, np.int32), names=["a"], seed=1, dealt=np.zeros(1, np.int64))
     for block in (numbers[:20], numbers[20:]):
         assert sorted((block * 20).astype(int).tolist()) == list(range(20))
     assert numbers[:20].tolist() != numbers[20:].tolist()
+    later = deal(np.zeros(15, np.int32), names=["a"], seed=1, dealt=np.array([25]))
+    assert later.tolist() == numbers[25:].tolist()
 
 
 @settings(max_examples=30, deadline=None)
@@ -170,44 +197,48 @@ def test_a_dropped_sample_still_decides_for_those_it_ties() -> None:
     leaks = ["one"] + [None] * 19 + ["one"] * 20
     traits = traits_of(samples, rule=rule, leaks=leaks)
     everyone, _ = placed(traits, rule=rule)
-    some, _ = placed(replace(traits, is_surviving=np.arange(40) > 0), rule=rule)
+    traits["is_surviving"] = np.arange(40) > 0
+    some, _ = placed(traits, rule=rule)
     assert some.tolist() == everyone[1:].tolist()
 
 
 def test_equal_content_is_tied_even_under_different_labels() -> None:
     rule = rule_of("stratified")
     traits = traits_of([("same", "a", None), ("other", "a", None), ("same", "b", None)], rule=rule)
-    assert tie(traits.content, traits.leak, traits.group).tolist() == [0, 1, 0]
+    assert units_of(traits["content"].tolist()) == [0, 1, 0]
     splits, _ = placed(traits, rule=rule)
     assert splits[0] == splits[2]
 
 
-def test_what_is_known_in_pieces_is_what_is_known_of_the_whole() -> None:
-    samples: list[Sample] = [(str(row), "abc"[row % 3], ("g1", None)[row % 2]) for row in range(12)]
-    rule = rule_of("hash")
-    whole, blank = traits_of(samples, rule=rule), Traits.blank(12)
-    blank.put(0, traits_of(samples[:5], rule=rule))
-    blank.put(5, traits_of(samples[5:], rule=rule))
-    for field in fields(whole):
-        assert getattr(blank, field.name).tolist() == getattr(whole, field.name).tolist()
+@pytest.mark.parametrize("strategy", [*STABLE, "stratified_exact"])
+def test_how_much_is_looked_at_at_a_time_does_not_matter(strategy: Strategy) -> None:
+    rng = np.random.default_rng(1)
+    samples: list[Sample] = [(str(row), "abc"[row % 3], ("g1", None, None)[row % 3]) for row in range(90)]
+    rule = rule_of(strategy)
+    traits = traits_of(samples, rule=rule, leaks=[str(rng.integers(40)) for _ in samples])
+    traits["is_surviving"] = rng.random(90) < 0.8
+    whole, folds = placed(traits, rule=rule, at_once=90)
+    for at_once in (1, 13):
+        splits, its_folds = placed(traits, rule=rule, at_once=at_once)
+        assert (splits.tolist(), its_folds.tolist()) == (whole.tolist(), folds.tolist())
 
 
 def test_ties_of_two_kinds_chain() -> None:
-    first, second = np.array([7, 7, 8, 0, 9], np.uint64), np.array([0, 1, 1, 0, 2], np.uint64)
-    assert tie(first, second).tolist() == [0, 0, 0, 3, 4]
+    assert units_of([7, 7, 8, 0, 9], [0, 1, 1, 0, 2]) == [0, 0, 0, 3, 4]
 
 
 @settings(max_examples=50, deadline=None)
 @given(keys=st.lists(st.tuples(*[st.integers(0, 6)] * 3), min_size=1, max_size=30))
 def test_units_are_the_samples_that_ties_connect(keys: list[tuple[int, int, int]]) -> None:
-    first = tie(*np.array(keys, np.uint64).T)
     unit = list(range(len(keys)))
     for _ in keys:
         for row, its in enumerate(keys):
             for other, theirs in enumerate(keys):
                 if any(one == another != 0 for one, another in zip(its, theirs, strict=True)):
                     unit[row] = min(unit[row], unit[other])
-    assert first.tolist() == unit
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs, "RUN_ROWS", 4)
+        assert units_of(*(list(kind) for kind in zip(*keys, strict=True))) == unit
 
 
 def test_seeds_give_different_splits() -> None:
@@ -253,4 +284,4 @@ def test_folds_cover_train_and_nothing_else() -> None:
 
 def test_an_empty_split_is_refused_with_the_sizes() -> None:
     with pytest.raises(DataError, match=r"split validation would be empty: sizes are \{'train': 2, 'validation': 0"):
-        require_all(np.array([0, 0, 2], np.int8))
+        require_all([2, 0, 1])

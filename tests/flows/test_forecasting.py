@@ -1,3 +1,4 @@
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -101,3 +102,14 @@ def test_nothing_is_settled_while_dvc_cannot_tell(root: Path, monkeypatch: pytes
 
     monkeypatch.setattr(forecasting, "_status", locked)
     assert forecasting.settled(needed_by("audit"), root=root) == set()
+
+
+def test_ingest_tells_how_many_files_of_the_source_changed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a/1", "a/2", "b/1"):
+        (root / "images" / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / "images" / name).write_bytes(b"not even an image")
+    source = {"kind": "image_folder", "path": "images", "group_from": "none"}
+    config.set_params([f"ingest.source={json.dumps(source)}"], stages=PIPELINE, root=root)
+    stages = told(root, monkeypatch, {"ingest": [{"changed deps": {"images": "modified"}}]})
+    assert stages["ingest"].extent == "3 new of 3 files"
+    assert stages["extract"].extent == "all samples"

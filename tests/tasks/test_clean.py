@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +12,14 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from datamill import extracting, ledger, parts, samples
+from datamill import hashes as hashing
 from datamill.modalities import image
-from datamill.samples import Dataset
+from datamill.samples import Dataset, Feature
 from tasks.clean import STAGE, CleanParams
 from tests.builders import CLASSES, identity, image_table, tabular_table, write_parts
 from tests.fakes import InlineEngine, make_context
+
+ROOT = Path(__file__).parents[2]
 
 
 def clean_params(**changes: Any) -> CleanParams:
@@ -241,3 +247,67 @@ def test_every_sample_is_accounted_for_and_only_survivors_are_repaired(
     assert metrics["in"] == metrics["kept"] + metrics["repaired"] + metrics["dropped"] == 20
     repaired = parts.read_table(folder / "out" / "repairs")["sample_id"].to_pylist()
     assert repaired == [row["sample_id"] for row in rows if row["fate"] == "repaired"]
+
+
+NUM_COLUMNS = 8
+MEASURED = """
+import sys
+from pathlib import Path
+from tests.fakes import make_context
+from tests.tasks.test_clean import clean_params, STAGE
+
+folder = Path(sys.argv[1])
+paths = {name: folder / name for name in ("samples", "features", "verdicts", "ledger", "repairs")}
+outliers = {"method": "iqr", "action": "clip"}
+params = clean_params(non_finite="missing", outliers=outliers, missing="median")
+metrics = STAGE.run(**paths, params=params, context=make_context(folder))
+peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+print(peak.split()[1], *(metrics["rules"].get(name, 0) for name in ("non_finite", "clipped", "imputed")))
+"""
+
+
+def large_table(folder: Path, *, num_rows: int) -> Path:
+    """A table of numbers near 0 with a few infinite, missing and large ones, and what clean reads beside it."""
+    rng = np.random.default_rng(num_rows)
+    features = tuple(Feature(name=f"x{place}", kind="number") for place in range(NUM_COLUMNS))
+    dataset = Dataset(name="numbers", modality="tabular", classes=("0", "1"), features=features)
+    with parts.PartsWriter(folder / "samples", dataset=dataset) as writer:
+        for start in range(0, num_rows, 10_000):
+            rows = np.arange(start, start + 10_000)
+            values = rng.random((NUM_COLUMNS, 10_000))
+            values[0, rows % 1000 == 0] = np.inf
+            values[1, rows % 1000 == 1] = np.nan
+            values[2, rows % 1000 == 2] = 100.0
+            hashes = hashing.digits(rng.integers(0, 2**64, (10_000, 2), np.uint64))
+            columns = {
+                "sample_id": hashes,
+                "source": hashes,
+                "content_hash": hashes,
+                "label": pa.array((rows % 2).astype(str)),
+                "origin": pa.repeat("source", 10_000),
+                "parents": pa.array([[]] * 10_000, pa.list_(pa.string())),
+            }
+            numbers = {
+                feature.column: pa.array(column, from_pandas=True)
+                for feature, column in zip(features, values, strict=True)
+            }
+            writer.write(pa.table(columns | numbers))
+    with ledger.Writer(folder / "verdicts") as verdicts:
+        for table in parts.iter_tables(folder / "samples", columns=["sample_id"]):
+            verdicts.write(sample_ids=table["sample_id"])
+    extracting.extract(folder / "samples", folder=folder / "features", engine=InlineEngine())
+    return folder
+
+
+@pytest.mark.slow
+def test_cleaning_a_table_takes_no_more_memory_for_four_times_the_rows(tmp_path: Path) -> None:
+    told = []
+    for num_rows in (100_000, 400_000):
+        folder = large_table(tmp_path / str(num_rows), num_rows=num_rows)
+        command = [sys.executable, "-c", MEASURED, str(folder)]
+        environment = {**os.environ, "ARROW_DEFAULT_MEMORY_POOL": "system"}  # as stages have it
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        assert not done.returncode, done.stderr
+        told.append([int(word) for word in done.stdout.split()])
+    assert [rules for _, *rules in told] == [[100, 100, 200], [400, 400, 800]]
+    assert told[1][0] <= 1.15 * told[0][0]

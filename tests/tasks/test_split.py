@@ -9,6 +9,7 @@ from datamill import ledger
 from datamill.errors import DataError
 from tasks.split import STAGE, SplitParams
 from tests.builders import image_table, write_parts
+from tests.fakes import make_context
 
 VALUES: dict[str, Any] = {
     "strategy": "stratified_exact",
@@ -41,7 +42,7 @@ def run(
         "cleaned": folder / "cleaned.parquet",
         "assignments": folder / "out.parquet",
     }
-    metrics = STAGE.run(**paths, params=SplitParams(**{**VALUES, **changes}))
+    metrics = STAGE.run(**paths, params=SplitParams(**{**VALUES, **changes}), context=make_context(folder))
     ledger.check(folder / "out.parquet", population=ledger.incoming([paths["cleaned"]]), stage="split")
     return ledger.read(folder / "out.parquet"), metrics
 

@@ -11,7 +11,7 @@ from datamill.samples import Dataset
 from tasks.validate import STAGE, ValidateParams
 from tests.builders import image_table, tabular_table, write_parts
 from tests.datamill.validation.limits import DEFAULT
-from tests.fakes import InlineEngine
+from tests.fakes import InlineEngine, make_context
 
 
 def validate_params(*, max_bad_share: float = 0.1, expectations: list[Any] | None = None, **limits: Any) -> Any:
@@ -28,7 +28,7 @@ def run(folder: Path, built: tuple[Dataset, pa.Table], params: Any, *, rejects: 
     outputs = {"schema": out / "schema.json", "verdicts": out / "verdicts.parquet", "docs": out / "docs"}
     extracting.extract(folder / "samples", folder=folder / "features", engine=InlineEngine())
     inputs = {name: folder / name for name in ("samples", "features", "rejects")}
-    return STAGE.run(**inputs, **outputs, params=params)
+    return STAGE.run(**inputs, **outputs, params=params, context=make_context(folder))
 
 
 def test_good_images_pass_with_a_schema_verdicts_and_docs(tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
+import tempfile
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -7,10 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datamill.cleaning.duplicates import first_of_content, in_conflict, settle_duplicates, to_compare
+from datamill.cleaning.duplicates import Copies, find_copies, leak_groups, may_be_near, settle_duplicates
+from datamill.cleaning.observing import CONTENT
 from datamill.cleaning.policies import ExactPolicy
 from datamill.fates import Fates
 from datamill.hashes import halves
+from datamill.runs import SortedRuns
 from datamill.samples import content_hash
 from tests.datamill.cleaning.ids import IDS, Ids
 
@@ -21,15 +25,25 @@ def hashes(contents: str | list[str]) -> np.ndarray:
     return halves(pa.array([content_hash(content.encode()) for content in contents], pa.string()))
 
 
-CONTENT = first_of_content(hashes("abacba"))
+def copies_of(contents: np.ndarray, labels: np.ndarray, *, at_once: int = 4) -> Copies:
+    records = np.empty(len(contents), CONTENT)
+    records["first"], records["second"] = contents.T
+    records["row"], records["label"] = np.arange(len(contents)), labels
+    with tempfile.TemporaryDirectory() as folder:
+        runs = SortedRuns(Path(folder) / "contents", CONTENT, key="first")
+        for start in range(0, len(records), at_once):
+            runs.add(records[start : start + at_once])
+        return find_copies(runs)
+
+
+COPIES = copies_of(hashes("abacba"), LABELS)
 
 
 def settled(**policy: Any) -> Fates:
     fates = Fates(len(IDS))
     settle_duplicates(
         fates,
-        content=CONTENT,
-        labels=LABELS,
+        copies=COPIES,
         classes=["0", "1", "2"],
         sample_ids=Ids(),
         policy=ExactPolicy(**policy),
@@ -66,20 +80,30 @@ def test_flagged_copies_are_kept_with_the_reason() -> None:
 
 
 def test_only_the_first_of_each_surviving_content_is_compared() -> None:
-    np.testing.assert_array_equal(to_compare(settled(policy="drop", conflicting="drop_all"), content=CONTENT), [0, 3])
+    fates = settled(policy="drop", conflicting="drop_all")
+    may_be = may_be_near(np.arange(6), fates=fates, copies=COPIES)
+    assert may_be.tolist() == [True, False, False, True, False, False]
+
+
+def test_a_leak_group_joins_near_duplicates_and_exact_copies() -> None:
+    copies = copies_of(hashes("abac"), np.zeros(4, np.int32))
+    assert leak_groups(np.array([[0, 1]]), copies=copies).pairs().tolist() == [[0, 1], [0, 2]]
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from("01")), max_size=20))
 def test_duplicates_and_conflicts_equal_those_found_pair_by_pair(samples: list[tuple[str, str]]) -> None:
     contents, labels = [one for one, _ in samples], [label for _, label in samples]
-    first = first_of_content(hashes(contents))
-    assert first.tolist() == [contents.index(content) for content in contents]
-    names = {content: Counter(label for one, label in samples if one == content) for content in contents}
     numbers = np.array([int(label) for label in labels], np.int32)
-    assert in_conflict(first, labels=numbers).tolist() == [len(names[content]) > 1 for content in contents]
+    copies = copies_of(hashes(contents), numbers)
+    assert copies.links.of(np.arange(len(contents))).tolist() == [contents.index(content) for content in contents]
+    names = {content: Counter(label for one, label in samples if one == content) for content in contents}
+    contested = [row for row, content in enumerate(contents) if len(names[content]) > 1]
+    assert copies.contested.tolist() == contested
+    assert copies.labels.tolist() == [int(labels[row]) for row in contested]
 
 
 def test_contents_that_share_half_of_their_hash_are_told_apart() -> None:
     contents = np.array([[7, 1], [7, 2], [7, 1], [3, 1], [7, 2]], np.uint64)
-    assert first_of_content(contents).tolist() == [0, 1, 0, 3, 1]
+    copies = copies_of(contents, np.zeros(5, np.int32))
+    assert copies.links.of(np.arange(5)).tolist() == [0, 1, 0, 3, 1]

@@ -1,5 +1,7 @@
 import itertools
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -7,12 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from datamill import runs
 from datamill.cleaning import near
-from datamill.cleaning.clusters import first_of_cluster
+from datamill.cleaning.duplicates import Copies
 from datamill.cleaning.near import Likeness, find_near, near_pairs, settle_near
-from datamill.cleaning.observing import NUM_PIXELS, SKETCH_RANGE, Observed, Thumbnails, sketch
+from datamill.cleaning.observing import NUM_PIXELS, SEEN, SKETCH_RANGE, Observed, Thumbnails, sketch
 from datamill.cleaning.policies import NearPolicy
 from datamill.fates import Fates
+from datamill.links import NO_LINKS, Links, linked
 from tests.datamill.cleaning.ids import IDS, Ids
 
 BITS = st.sampled_from([0, 1, 2, 5, 21, 22, 42, 43, 63])
@@ -23,10 +27,23 @@ def policy(kind: str, *, max_bits: int = 2) -> NearPolicy:
     return NearPolicy(policy=kind, max_bits=max_bits, max_mean_difference=0.02, max_pixel_difference=0.1)  # type: ignore[arg-type]
 
 
-def observed_of(num_samples: int) -> Observed:
-    """Rows of a table that cannot be told apart."""
-    nothing = np.zeros(num_samples, np.uint64)
-    return Observed(nothing, np.zeros(num_samples, bool), np.empty((0, 4), np.int16), None)
+def seen(fingerprints: NDArray[np.uint64]) -> NDArray[Any]:
+    """What is known of samples without pictures."""
+    samples = np.zeros(len(fingerprints), SEEN)
+    samples["row"], samples["print"] = np.arange(len(fingerprints)), fingerprints
+    return samples
+
+
+def no_copies(links: Links = NO_LINKS) -> Copies:
+    return Copies(links=links, contested=np.empty(0, np.int64), labels=np.empty(0, np.int32))
+
+
+def equal_rows(samples: NDArray[Any], *, folder: Path) -> NDArray[np.int64]:
+    """Near pairs among rows of a table."""
+    observed = Observed(folder / "seen", constant=np.empty(0, np.int64), thumbnails=None)
+    return find_near(
+        lambda: [samples[:7], samples[7:]], observed=observed, num_samples=0, policy=policy("drop"), scratch=folder
+    )
 
 
 def pairs_of(
@@ -34,14 +51,17 @@ def pairs_of(
 ) -> NDArray[np.int64]:
     """Near pairs of pictures of a few broad stripes."""
     thumbnails = np.repeat(pixels, -(-NUM_PIXELS // pixels.shape[1]), axis=1)[:, :NUM_PIXELS]
-    return near_pairs(
-        np.arange(len(fingerprints)),
-        fingerprints=fingerprints,
-        sketches=sketch(thumbnails),
-        read=lambda start, stop: thumbnails[start:stop],
-        max_bits=max_bits,
-        likeness=Likeness(mean, 0.1),
-    )
+    samples = seen(fingerprints)
+    samples["sketch"] = sketch(thumbnails).view(np.uint64).ravel()
+    with tempfile.TemporaryDirectory() as folder:
+        return near_pairs(
+            lambda: [samples[start : start + 7] for start in range(0, len(samples), 7)],
+            num_samples=len(fingerprints),
+            read=lambda rows: thumbnails[rows],
+            max_bits=max_bits,
+            likeness=Likeness(mean, 0.1),
+            scratch=Path(folder),
+        )
 
 
 @settings(max_examples=60, deadline=None)
@@ -78,36 +98,38 @@ def test_links_that_stand_for_pairs_join_the_same_samples(samples: list[tuple[in
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(near, "MAX_PAIRS", most)
         links = pairs_of(fingerprints, thumbnails)
-    clusters = [first_of_cluster(one, num_samples=len(samples)).tolist() for one in (pairs, links)]
+    clusters = [linked(one).pairs().tolist() for one in (pairs, links)]
     assert clusters[0] == clusters[1]
 
 
-def test_many_equal_fingerprints_give_one_pair_each_and_one_cluster() -> None:
+def test_many_equal_fingerprints_give_one_pair_each_and_one_cluster(tmp_path: Path) -> None:
     num_samples = 20_000
-    rows = np.arange(num_samples)
-    pairs = find_near(observed=observed_of(num_samples), rows=rows, policy=policy("drop"))
+    pairs = equal_rows(seen(np.zeros(num_samples, np.uint64)), folder=tmp_path)
     fates = Fates(num_samples)
-    settle_near(fates, pairs=pairs, content=rows, sample_ids=Ids(), policy=policy("drop"))
+    settle_near(fates, pairs=pairs, copies=no_copies(), sample_ids=Ids(), policy=policy("drop"))
     assert len(pairs) == num_samples - 1
     assert fates.counts == {"near_duplicate": num_samples - 1}
 
 
 def test_many_equal_pictures_give_a_bounded_number_of_links_and_one_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(near, "MAX_PAIRS", 10_000)
+    monkeypatch.setattr(runs, "RUN_ROWS", 100)
     num_samples = 3_000
     links = pairs_of(np.zeros(num_samples, np.uint64), np.zeros((num_samples, 4), np.uint8))
-    assert len(links) < 10_000 + near.SORTED_AT_ONCE
-    assert not first_of_cluster(links, num_samples=num_samples).any()
+    assert len(links) < 10_000 + 2 * near.MAX_NEIGHBORS * 100
+    assert linked(links).rows.tolist() == list(range(1, num_samples))
+    assert not linked(links).firsts.any()
 
 
-def test_only_the_given_samples_are_compared() -> None:
-    assert find_near(observed=observed_of(3), rows=np.array([1, 2]), policy=policy("group")).tolist() == [[1, 2]]
+def test_only_the_given_samples_are_compared(tmp_path: Path) -> None:
+    assert equal_rows(seen(np.zeros(3, np.uint64))[1:], folder=tmp_path).tolist() == [[1, 2]]
 
 
 def test_thumbnails_are_read_from_their_file(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (50, NUM_PIXELS), dtype=np.uint8)
     pixels.tofile(tmp_path / "thumbnails")
-    np.testing.assert_array_equal(Thumbnails(tmp_path / "thumbnails").read(7, 31), pixels[7:31])
+    rows = np.array([7, 31, 0, 49])
+    np.testing.assert_array_equal(Thumbnails(tmp_path / "thumbnails").read(rows), pixels[rows])
 
 
 @settings(max_examples=40, deadline=None)
@@ -129,12 +151,12 @@ def test_how_much_is_looked_at_at_a_time_does_not_matter(
     pixels = rng.integers(0, 256, (4, 3), dtype=np.uint8)[rng.integers(0, 4, 30)] // 2
     expected = pairs_of(np.zeros(30, np.uint64), pixels)
     for name, value in {
-        "BLOCK_ROWS": block,
         "COMPARED_AT_ONCE": piece,
-        "SORTED_AT_ONCE": piece,
         "MAX_PAIRS": 10**6,
     }.items():
         monkeypatch.setattr(near, name, value)
+    monkeypatch.setattr(runs, "RUN_ROWS", piece)
+    monkeypatch.setattr(runs, "HELD_ROWS", block)
     assert len(expected) > 50
     np.testing.assert_array_equal(pairs_of(np.zeros(30, np.uint64), pixels), expected)
 
@@ -145,7 +167,7 @@ def test_all_but_the_first_of_a_cluster_and_its_copies_are_near_duplicates(kind:
     settle_near(
         fates,
         pairs=np.array([[0, 2]]),
-        content=np.array([0, 0, 2, 2]),
+        copies=no_copies(Links(np.array([1, 3]), np.array([0, 2]))),
         sample_ids=Ids(),
         policy=policy(kind),
     )

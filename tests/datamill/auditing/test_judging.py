@@ -1,19 +1,19 @@
-import csv
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
-from datamill import auditing, features, ledger
-from datamill.auditing import Judgement, ProbabilityFile, Roster
-from datamill.modalities import image
-from tests.builders import CLASSES, image_table, tabular_table, write_parts
+from datamill import features
+from datamill.auditing import judging
+from datamill.auditing import roster as rosters
+from datamill.auditing.judging import Judgement, ProbabilityFile
+from tests.builders import image_table, tabular_table
+from tests.datamill.auditing.rosters import roster_of
 
 Floats = NDArray[np.float64]
 Numbers = NDArray[np.int32]
@@ -28,18 +28,18 @@ def blobs(*, num_train: int, num_held_out: int = 0, seed: int = 0) -> tuple[Floa
     rng = np.random.default_rng(seed)
     labels = (np.arange(num_train + num_held_out) % 3).astype(np.int32)
     points = np.eye(3)[labels] * 6 + rng.normal(0, 0.8, (len(labels), 3))
-    held_out = np.full(num_held_out, auditing.HELD_OUT)
+    held_out = np.full(num_held_out, judging.HELD_OUT)
     return points, labels, np.concatenate([rng.integers(0, NUM_FOLDS, num_train), held_out]).astype(np.int8)
 
 
 def probabilities_of(
     points: Floats, labels: Numbers, folds: Folds, *, is_taught: NDArray[np.bool_], num_classes: int, model: Any
 ) -> Iterator[Floats]:
-    models = auditing.fit_models(
+    models = judging.fit_models(
         points[is_taught], labels=labels[is_taught], folds=folds[is_taught], build=lambda _: model(), num_workers=1
     )
     blocks = [points[start : start + 37] for start in range(0, len(points), 37)]
-    return auditing.out_of_sample(blocks, models=models, folds=folds, num_classes=num_classes)
+    return judging.out_of_sample(blocks, models=models, folds=folds, num_classes=num_classes)
 
 
 def judge(
@@ -50,7 +50,7 @@ def judge(
         probabilities_of(points, labels, folds, is_taught=is_taught, num_classes=num_classes, model=LogisticRegression)
     )
     params = {"method": "prune_by_noise_rate", "min_quality": 1.0, **changes}
-    return auditing.judge_labels(
+    return judging.judge_labels(
         lambda: found, labels=labels, folds=folds, is_taught=is_taught, num_classes=num_classes, **params
     )
 
@@ -86,7 +86,7 @@ def test_many_samples_are_judged_block_by_block_as_few_are_at_once(
     labels[:60:2] = (labels[:60:2] + 1) % 3
     labels[550:560] = (labels[550:560] + 1) % 3
     at_once = judge(points, labels, folds, method=method)
-    monkeypatch.setattr(auditing, "EXACT_ROWS", 10)
+    monkeypatch.setattr(judging, "EXACT_ROWS", 10)
     in_blocks = judge(points, labels, folds, method=method)
     assert at_once.is_issue.any()
     assert at_once.is_issue.tolist() == in_blocks.is_issue.tolist()
@@ -166,166 +166,51 @@ def test_one_class_alone_is_not_judged() -> None:
     assert not judgement.is_issue.any()
 
 
-def roster_of(table: pa.Table, *, folds: Folds) -> Roster:
-    return Roster(
-        is_left=np.ones(table.num_rows, bool),
-        labels=np.array([int(label) for label in table["label"].to_pylist()], np.int32),
-        splits=np.where(folds < 0, 2, 0).astype(np.int8),
-        folds=folds,
-        is_taught=folds >= 0,
-    )
-
-
 def test_the_number_of_workers_does_not_change_a_bit() -> None:
     dataset, table = image_table()
     roster = roster_of(table, folds=(np.arange(64) % 4).astype(np.int8))
     looked = features.look(table, dataset=dataset)
-    observe = partial(auditing.observe, roster=roster, dataset=dataset)
+    observe = partial(rosters.observe, roster=roster, dataset=dataset)
     found = []
     for num_workers in (1, 2):
-        models = auditing.fit_models(
-            auditing.join(observe([looked], wanted=roster.is_taught)),
+        models = judging.fit_models(
+            rosters.join(observe([looked], wanted=roster.is_taught)),
             labels=roster.labels,
             folds=roster.folds,
-            build=partial(auditing.build_model, dataset=dataset),
+            build=partial(judging.build_model, dataset=dataset),
             num_workers=num_workers,
         )
         blocks = observe([looked.slice(0, 20), looked.slice(20)], wanted=roster.is_taught)
         found.append(
-            np.concatenate(list(auditing.out_of_sample(blocks, models=models, folds=roster.folds, num_classes=3)))
+            np.concatenate(list(judging.out_of_sample(blocks, models=models, folds=roster.folds, num_classes=3)))
         )
     assert np.array_equal(found[0], found[1])
     assert (found[0].argmax(axis=1) == roster.labels).mean() == 1.0
 
 
-def test_observations_of_images_are_their_thumbnails() -> None:
-    dataset, table = image_table(num_samples=20)
-    roster = roster_of(table, folds=np.zeros(20, np.int8))
-    wanted = np.arange(20) % 3 == 0
-    blocks = auditing.observe(
-        [features.look(piece, dataset=dataset) for piece in (table.slice(0, 7), table.slice(7))],
-        roster=roster,
-        wanted=wanted,
-        dataset=dataset,
-    )
-    expected = image.observations(table.filter(pa.array(wanted)), dataset=dataset)
-    observed = auditing.join(blocks)
-    assert observed.dtype == expected.dtype
-    assert np.array_equal(observed, expected)
-
-
 def test_tables_with_holes_and_categories_are_observed() -> None:
     dataset, table = tabular_table()
     roster = roster_of(table, folds=(np.arange(64) // 3 % 4 - 1).astype(np.int8))
-    observe = partial(auditing.observe, [table.slice(0, 40), table.slice(40)], roster=roster, dataset=dataset)
-    models = auditing.fit_models(
-        auditing.join(observe(wanted=roster.is_taught)),
+    observe = partial(rosters.observe, [table.slice(0, 40), table.slice(40)], roster=roster, dataset=dataset)
+    models = judging.fit_models(
+        rosters.join(observe(wanted=roster.is_taught)),
         labels=roster.labels[roster.is_taught],
         folds=roster.folds[roster.is_taught],
-        build=partial(auditing.build_model, dataset=dataset),
+        build=partial(judging.build_model, dataset=dataset),
         num_workers=1,
     )
     blocks = observe(wanted=np.ones(64, bool))
-    found = np.concatenate(list(auditing.out_of_sample(blocks, models=models, folds=roster.folds, num_classes=3)))
+    found = np.concatenate(list(judging.out_of_sample(blocks, models=models, folds=roster.folds, num_classes=3)))
     assert found.argmax(axis=1).tolist() == [row % 3 for row in range(64)]
 
 
 def test_probabilities_come_back_from_the_file_as_often_as_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(auditing, "BLOCK_VALUES", 12)
+    monkeypatch.setattr(judging, "BLOCK_VALUES", 12)
     written = np.random.default_rng(0).random((11, 3))
     written[4] = np.nan
     read = ProbabilityFile(tmp_path / "file", [written[:5], written[5:]], num_classes=3)
     for _ in range(2):
         assert [block.shape[0] for block in read()] == [4, 4, 3]
         assert np.array_equal(np.concatenate(list(read())), written, equal_nan=True)
-
-
-def assignments_of(folder: Path, table: pa.Table) -> Path:
-    """Every fourth sample is held out, every fifth was dropped."""
-    count = table.num_rows
-    ledger.write(
-        folder / "assignments.parquet",
-        sample_ids=table["sample_id"],
-        fates=["kept" if row % 5 else "dropped" for row in range(count)],
-        reasons="",
-        details="",
-        extra={
-            "split": pa.array(["train" if row % 4 else "test" for row in range(count)]),
-            "fold": pa.array([row % 3 if row % 4 else -1 for row in range(count)], pa.int8()),
-        },
-    )
-    return folder / "assignments.parquet"
-
-
-def test_a_roster_holds_the_survivors_and_chooses_among_train(tmp_path: Path) -> None:
-    dataset, table = image_table(num_samples=40)
-    write_parts(tmp_path / "samples", dataset, table)
-    read = partial(
-        auditing.read_roster,
-        tmp_path / "samples",
-        assignments=assignments_of(tmp_path, table),
-        classes=CLASSES,
-        key="k",
-    )
-    left = [row for row in range(40) if row % 5]
-    everyone, some = read(max_rows=100), read(max_rows=6)
-    assert np.flatnonzero(everyone.is_left).tolist() == left
-    assert everyone.labels.tolist() == [row % 3 for row in left]
-    assert everyone.splits.tolist() == [0 if row % 4 else 2 for row in left]
-    assert everyone.is_taught.tolist() == [row % 4 > 0 for row in left]
-    assert some.is_taught.sum() == 6
-    assert (everyone.is_taught | ~some.is_taught).all()
-
-
-def verdicts(quality: list[float], issues: list[bool]) -> Judgement:
-    return Judgement(
-        quality=np.array(quality, np.float32), suggestion=np.zeros(len(quality), np.int32), is_issue=np.array(issues)
-    )
-
-
-def test_the_policy_touches_the_worst_of_train_up_to_its_share_and_flags_the_rest() -> None:
-    judgement = verdicts([0.3, 0.1, 0.2, 0.0, 0.9], [True, True, True, True, False])
-    is_train = np.array([True, True, True, False, True])
-    actions = auditing.choose_actions(judgement, is_train=is_train, max_share=0.5)
-    assert actions.tolist() == [auditing.FLAG, auditing.TREAT, auditing.TREAT, auditing.FLAG, 0]
-
-
-def test_suspects_are_listed_worst_first_up_to_the_limit(tmp_path: Path) -> None:
-    dataset, table = image_table(num_samples=5)
-    write_parts(tmp_path / "samples", dataset, table)
-    judgement = verdicts([0.3, 0.1, 0.2, 0.9, 0.1], [True, True, True, False, True])
-    ledger.write(tmp_path / "split.parquet", sample_ids=table["sample_id"], fates="kept", reasons="", details="")
-    roster = roster_of(table, folds=np.array([0, -1, 0, 0, 0], np.int8))
-    actions = np.array([2, 1, 2, 0, 2], np.int8)
-    ((rows, audited),) = [
-        piece
-        for piece in auditing.iter_audited(
-            tmp_path / "split.parquet",
-            roster=roster,
-            judgement=judgement,
-            actions=actions,
-            policy="drop",
-            classes="xyz",
-        )
-        if piece[1].num_rows
-    ]
-    is_suspect = auditing.is_suspect(judgement, actions=actions, limit=2)
-    assert is_suspect.tolist() == [False, True, False, False, True]
-    auditing.write_suspects(
-        tmp_path / "suspects.csv",
-        suspects=audited.filter(pa.array(is_suspect[rows])),
-        samples=tmp_path / "samples",
-        limit=2,
-    )
-    with (tmp_path / "suspects.csv").open() as file:
-        listed = list(csv.reader(file))
-    ids = table["sample_id"].to_pylist()
-    expected = [
-        [ids[1], "item-0001", "test", "y", "x", "0.100000", "flag"],
-        [ids[4], "item-0004", "train", "y", "x", "0.100000", "drop"],
-    ]
-    assert listed[0] == ["sample_id", "source", "split", "label", "suggestion", "quality", "action"]
-    assert listed[1:] == sorted(expected)
-    assert audited["detail"].to_pylist()[0] == "labelled 'x', looks like 'x', quality 0.3000"

@@ -1,0 +1,1 @@
+"""Finds labels that are probably wrong, and says what happens to them."""
