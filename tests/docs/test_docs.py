@@ -68,4 +68,4 @@ def test_every_stage_folder_has_a_card():
 def test_every_environment_variable_named_is_read():
     code = "".join(path.read_text() for path in [*ROOT.glob("datamill/*.py"), *ROOT.glob("flows/*.py")])
     for name in re.findall(r"`DATAMILL_([A-Z]+)`", (ROOT / "README.md").read_text()):
-        assert f'"{name}"' in code or f"}}{name}" in code, name
+        assert f'"{name}"' in code or f'"DATAMILL_{name}"' in code or f"}}{name}" in code, name
