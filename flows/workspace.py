@@ -21,6 +21,7 @@ ANY_DATA = (  # what the default example says of images, of its classes, of its 
     "validate.expectations=[]",
     "augment.transforms=[]",
 )
+DECISIONS = "/reports/promotions.jsonl\n"  # ignored where every clone of the default example decides anew
 COPIED = (".gitignore", ".dvcignore", ".dvc/config", ".dvc/.gitignore")
 README = """# {name}
 
@@ -71,6 +72,9 @@ def create_workspace(folder: Path, *, example: str | None) -> list[str]:
         raise ParamsError(f"{folder} lies inside datamill's checkout {CHECKOUT}; choose a folder outside of it")
     folder.mkdir(parents=True, exist_ok=True)
     written = [name for name in COPIED if _copy(CHECKOUT / name, folder / name)]
+    if ".gitignore" in written:
+        ignored = folder / ".gitignore"
+        ignored.write_text(ignored.read_text(encoding="utf-8").replace(DECISIONS, ""), encoding="utf-8")
     if _copy(EXAMPLES / (example or DEFAULT) / config.PARAMS_FILE, folder / config.PARAMS_FILE):
         written.append(config.PARAMS_FILE)
         if example is None:

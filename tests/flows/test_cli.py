@@ -56,6 +56,9 @@ def test_init_makes_a_workspace_and_a_second_call_changes_nothing(tmp_path):
     done = call("init", str(root))
     assert "already; nothing to do" in done.stdout
     assert {path: path.read_bytes() for path in before} == before
+    ignored = (root / ".gitignore").read_text()
+    assert "/reports/windows/" in ignored
+    assert "promotions" not in ignored  # of a workspace of one's own, Git keeps the decisions
 
 
 @pytest.mark.parametrize(
