@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import torch
 
-FIRST_REST, LAST_REST = 8, 4096  # tasks on one thread after more did not pay
+FIRST_REST, LAST_REST = 8, 512  # tasks on one thread after more did not pay
 REFRESH = 64  # tasks after which one thread is measured again
 PAYS = 0.85  # of one thread's time
 
