@@ -112,14 +112,16 @@ def watch(
     import time
 
     from datamill.errors import ParamsError
-    from datamill.monitoring.config import load_watch
-    from flows.showing import show_pass
+    from datamill.monitoring.config import load_watch, require_source
+    from datamill.monitoring.params import SourceParams
 
     if once and every is not None:
         raise ParamsError("--once and --every contradict each other; give one of them")
-    load_watch(root.resolve())  # a typo is told before Prefect takes seconds to start
+    params = load_watch(root.resolve()).of(SourceParams)  # a typo is told before Prefect takes seconds to start
+    require_source(params, root=root.resolve(), source=source)
     from flows.interrupting import exit_at_interrupt
     from flows.monitoring import watch_drift
+    from flows.showing import show_pass
 
     exit_at_interrupt()
     while True:

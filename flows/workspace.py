@@ -72,9 +72,7 @@ def create_workspace(folder: Path, *, example: str | None) -> list[str]:
         raise ParamsError(f"{folder} lies inside datamill's checkout {CHECKOUT}; choose a folder outside of it")
     folder.mkdir(parents=True, exist_ok=True)
     written = [name for name in COPIED if _copy(CHECKOUT / name, folder / name)]
-    if ".gitignore" in written:
-        ignored = folder / ".gitignore"
-        ignored.write_text(ignored.read_text(encoding="utf-8").replace(DECISIONS, ""), encoding="utf-8")
+    _keep_decisions(folder, written=written)
     if _copy(EXAMPLES / (example or DEFAULT) / config.PARAMS_FILE, folder / config.PARAMS_FILE):
         written.append(config.PARAMS_FILE)
         if example is None:
@@ -91,6 +89,13 @@ def create_workspace(folder: Path, *, example: str | None) -> list[str]:
     if dvcfile.write(rendered(folder), root=folder):
         written.append(dvcfile.DVC_FILE)
     return written
+
+
+def _keep_decisions(folder: Path, *, written: list[str]) -> None:
+    """Let Git keep the decisions of a workspace of one's own."""
+    ignored = folder / ".gitignore"
+    if ignored.name in written:
+        ignored.write_text(ignored.read_text(encoding="utf-8").replace(DECISIONS, ""), encoding="utf-8")
 
 
 def _forget_the_example(folder: Path) -> None:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from datamill.errors import DataError
+from datamill.monitoring.config import absent
 from datamill.monitoring.cursor import Cursor, Look
 from datamill.sources.listing import StoredFile, files_of, table_of
 from datamill.sources.stores import open_store
@@ -100,9 +101,7 @@ class WatchedPlace:
             yield table_of(self.store.files())
         except DataError as error:
             if not glob.has_magic(self.store.root):
-                raise DataError(
-                    f"{self.store.url} does not exist; make it, or correct source.data.path in watch.yaml"
-                ) from error
+                raise absent(self.store.url) from error
 
 
 def origin_of(kind: str, place: str) -> str:

@@ -7,8 +7,8 @@ import pytest
 
 from datamill import config
 from datamill.drift.params import DriftParams
-from datamill.errors import ParamsError
-from datamill.monitoring.config import SECTIONS, load_watch
+from datamill.errors import DataError, ParamsError
+from datamill.monitoring.config import SECTIONS, load_watch, require_source
 from datamill.monitoring.params import SourceParams
 from datamill.stage import Params
 from tests.contract.test_pipeline import models_of
@@ -69,3 +69,13 @@ def test_every_parameter_is_described_has_no_default_and_stands_in_order(section
             assert field.is_required(), f"{model.__name__}.{name} has a default"
     written = config.parse_yaml((repository / "watch.yaml").read_text())[section.name]
     assert list(written) == list(section.params.model_fields)
+
+
+def test_a_local_source_that_is_not_there_is_told_before_any_work(repository: Path, tmp_path: Path) -> None:
+    (tmp_path / "watch.yaml").write_text((repository / "watch.yaml").read_text())
+    params = load_watch(tmp_path).of(SourceParams)
+    with pytest.raises(DataError, match=r"incoming does not exist; make it, or correct source.data.path in watch.yaml"):
+        require_source(params, root=tmp_path)
+    require_source(params, root=tmp_path, source="s3://bucket/incoming")
+    (tmp_path / "incoming").mkdir()
+    require_source(params, root=tmp_path)
