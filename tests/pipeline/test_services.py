@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from datamill import config
-from tasks import PIPELINE
+from tasks import PIPELINE, STAGES
 from tests.pipeline.conftest import make_workspace
 
 pytestmark = [pytest.mark.slow, pytest.mark.services, pytest.mark.timeout(900)]
@@ -89,7 +89,7 @@ def test_mlflow_holds_one_parent_a_child_per_stage_the_model_and_the_data_set(fl
     parents = [run for run in runs if run.data.tags.get("datamill.role") == "parent"]
     first = min(parents, key=lambda run: run.info.start_time)
     children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == first.info.run_id]
-    assert len(children) == 15
+    assert sorted(run.info.run_name for run in children) == sorted([*STAGES, "promote"])
     assert first.data.tags["stage.export"] == "executed"
     assert first.data.params["train.epochs"] == "2"
     assert first.data.metrics["evaluate.accuracy"] > 0.5
