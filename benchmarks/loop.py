@@ -8,7 +8,7 @@ PostgreSQL, S3 (moto), MLflow, a Prefect server and a worker run on 127.0.0.1, w
 A table of three numbers is learnt and made champion; then a file of rows whose classes have moved is dropped into the
 watched folder. The watch deployment is started as its schedule would, every minute instead of every 15. From there on
 everything happens by itself. A service is killed twice in its loop: between judging and alerting, and while the
-training runs. Each time it is away for some seconds.
+training runs. Each time it is away for some seconds; runs that died with it are noticed after 90 s, not 600.
 
 An alert counts where it arrives: in the JSON-lines file, as a Prefect event, and at a web server. The time to it counts
 from the moment when the dropped file has settled. Starting servers and training the champion are not part of it. The
