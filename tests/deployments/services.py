@@ -250,6 +250,7 @@ class Services:
         environment = {
             "PREFECT_HOME": str(self.folder / "prefect-server"),
             "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+            "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL": "1",
             "PREFECT_SERVER_API_AUTH_STRING": f"admin:{self.passwords['prefect']}",
             "PREFECT_SERVER_DATABASE_DRIVER": "postgresql+asyncpg",
             "PREFECT_SERVER_DATABASE_HOST": HOST,
@@ -265,7 +266,7 @@ class Services:
         """Start a worker that serves ``workspace``; ``extra`` goes into its environment."""
         command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--name", "test"]
         patience = {"PREFECT_CLIENT_MAX_RETRIES": "8", "PREFECT_CLIENT_RETRY_EXTRA_CODES": "500"}
-        told = {"DATAMILL_WORKSPACE": str(workspace), **patience, **extra}
+        told = {"DATAMILL_WORKSPACE": str(workspace), "PREFECT_WORKER_QUERY_SECONDS": "2", **patience, **extra}
         self._run("worker", command, **{**self.client_environment, **told})
 
     def _run(
