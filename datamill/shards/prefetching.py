@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import torch
 
-FIRST_REST, LAST_REST = 8, 512  # tasks on one thread after more did not pay
+FIRST_REST, LAST_REST = 16, 4096  # tasks on one thread after more did not pay
 REFRESH = 64  # tasks after which one thread is measured again
 PAYS = 0.85  # of one thread's time
 
@@ -91,7 +91,7 @@ class ThreadChoice:
             self._patience = max(FIRST_REST, self._patience // 2)
         else:
             self._resting = self._patience
-            self._patience = min(2 * self._patience, LAST_REST)
+            self._patience = min(4 * self._patience, LAST_REST)
 
     @contextlib.contextmanager
     def measured(self) -> Iterator[None]:

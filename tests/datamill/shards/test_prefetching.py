@@ -113,16 +113,16 @@ def test_all_threads_work_where_they_are_faster_and_one_is_measured_now_and_then
 def test_one_thread_works_where_more_are_slower_and_more_are_tried_ever_more_rarely() -> None:
     threads = chosen(ThreadChoice(), alone_s=1.0, many_s=20.0, count=20 * FIRST_REST)
     tried = [place for place, count in enumerate(threads) if count == 2]
-    assert len(tried) == 5
+    assert len(tried) == 3
     rests = [later - earlier for earlier, later in itertools.pairwise(tried)]
     assert rests == sorted(rests)
-    assert rests[-1] > 6 * rests[0]
+    assert rests[-1] > 3 * rests[0]
 
 
 def test_all_threads_come_back_when_the_other_process_is_gone() -> None:
     choice = ThreadChoice()
     chosen(choice, alone_s=1.0, many_s=20.0, count=100)
-    assert chosen(choice, alone_s=1.0, many_s=0.6, count=400)[-40:].count(2) >= 39
+    assert chosen(choice, alone_s=1.0, many_s=0.6, count=600)[-40:].count(2) >= 39
 
 
 def test_nobody_gets_more_threads_than_torch_has_outside() -> None:
