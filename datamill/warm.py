@@ -104,9 +104,9 @@ def hand_over(module: str, arguments: list[str], *, host: list[str]) -> int | No
 
 
 def serve(modules: Iterable[str]) -> None:
-    """Be the host: load ``modules`` while waiting for callers; returns when the run has ended, and in every child.
+    """Be the host: load ``modules`` while waiting for callers; returns when the run has ended.
 
-    In a child, the caller's module has run by then, and the process is to end.
+    In every child the caller's module runs instead, and then the process ends.
     """
     keeper = find_keeper()
     if keeper is None:
@@ -166,9 +166,10 @@ class _Host:
     def _load(self, name: str) -> None:
         with suppress(Exception):  # whoever needs it will say what is wrong
             importlib.import_module(name)
-        for file in {getattr(one, "__file__", None) for one in list(sys.modules.values())} - {None}:
-            if "site-packages" not in str(file):
-                self._code.setdefault(str(file), _mark(str(file)))
+        files = {str(getattr(one, "__file__", None)) for one in list(sys.modules.values())}
+        for file in files - self._code.keys():
+            if "site-packages" not in file:
+                self._code[file] = _mark(file)
 
     def _answer(self, source: Any) -> Caller | None:
         if source is self._door:
