@@ -26,7 +26,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final, NoReturn
@@ -117,6 +117,7 @@ def serve(modules: Iterable[str]) -> None:
         except OSError:  # another stage of this run has started one
             return
         door.listen()
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until a child is ready for it
         caller = _Host(door, keeper=keeper).work(iter(modules))
     if caller is not None:
         _become(caller)
@@ -256,23 +257,36 @@ def _converse(line: socket.socket, words: list[str], *, keeper: Keeper) -> int |
         "python": _python(),
     }
     content = json.dumps(request).encode()
-    try:
-        socket.send_fds(line, [LENGTH.pack(len(content))], [0, 1, 2])
-        line.sendall(content)
-        line.settimeout(None)
-    except OSError:
-        return None
-    while True:
+    with _holding_interrupts():
         try:
-            answer = line.recv(LENGTH.size, socket.MSG_WAITALL)
-            break
-        except KeyboardInterrupt:  # the child says what it has to say, and ends
-            line.sendall(INTERRUPT)
+            socket.send_fds(line, [LENGTH.pack(len(content))], [0, 1, 2])
+            line.sendall(content)
+            line.settimeout(None)
+        except OSError:
+            return None
+        before = signal.signal(signal.SIGINT, lambda *_: _interrupt(line))  # the child ends as it thinks fit
+    answer = line.recv(LENGTH.size, socket.MSG_WAITALL)
+    signal.signal(signal.SIGINT, before)
     if not answer:
         print("error: the process that this stage ran in was killed; run it again", file=sys.stderr, flush=True)
         return 1
     status = int(LENGTH.unpack(answer)[0])
     return None if status == REFUSED else status
+
+
+def _interrupt(line: socket.socket) -> None:
+    with suppress(OSError):  # it has just ended
+        line.sendall(INTERRUPT)
+
+
+@contextmanager
+def _holding_interrupts() -> Iterator[None]:
+    """A Ctrl-C during the block waits for its end."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def _receive(line: socket.socket, files: list[int]) -> Caller:
@@ -311,6 +325,7 @@ def _become(caller: Caller) -> NoReturn:
 def _status(module: str) -> int:
     """The exit status of a module that runs as the main one."""
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         runpy.run_module(module, run_name="__main__", alter_sys=True)
     except SystemExit as error:
         if error.code is None or isinstance(error.code, int):

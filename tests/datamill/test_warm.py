@@ -23,14 +23,14 @@ def main():
     if sys.argv[1:] == ["host"]:
         warm.serve(["toy.heavy"])
         return 0
-    print("heavy" if "toy.heavy" in sys.modules else "light", os.getpid(), os.getcwd(), os.environ.get("DATAMILL_X"),
-          sys.argv[1:], flush=True)
-    if sys.argv[1:] == ["wait"]:
-        try:
+    try:
+        print("heavy" if "toy.heavy" in sys.modules else "light", os.getpid(), os.getcwd(),
+              os.environ.get("DATAMILL_X"), sys.argv[1:], flush=True)
+        if sys.argv[1:] == ["wait"]:
             time.sleep(60)
-        except KeyboardInterrupt:
-            print("interrupted", flush=True)
-            return 130
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+        return 130
     if sys.argv[1:] == ["read"]:
         print(sys.stdin.read(), end="")
     print("to err", file=sys.stderr)
