@@ -8,10 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from filelock import FileLock
 
-from datamill import config, durations, files, imports, progress
+from datamill import config, durations, dvcfile, files, imports, progress
 from datamill.errors import DatamillError, StageError
 from datamill.lineage import codebase
 from datamill.lineage.emitting import Teller
@@ -231,13 +230,8 @@ def _describe_dataset(artifact: Artifact, *, root: Path) -> dict[str, Any]:
 
 def dvc_digest(path: str, *, root: Path) -> str | None:
     """The hash DVC's lock file holds for an output; ``None`` before DVC has stored it."""
-    lock = root / "dvc.lock"
-    # The loader in C, where there is one, takes a tenth of the time.
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    stages = yaml.load(lock.read_text(encoding="utf-8"), loader)["stages"] if lock.exists() else {}  # noqa: S506
-    return next(
-        (str(out["md5"]) for stage in stages.values() for out in stage.get("outs", ()) if out["path"] == path), None
-    )
+    outs = (out for stage in dvcfile.read_lock(root).values() for out in stage.get("outs", ()))
+    return next((str(out["md5"]) for out in outs if out["path"] == path), None)
 
 
 def _headline(metrics: Metrics) -> str:

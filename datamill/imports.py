@@ -39,10 +39,7 @@ def _reached(module: str) -> Mapping[str, Path]:
         if file is None:
             continue
         found[name] = file
-        waiting += [
-            name.rpartition(".")[0],
-            *imported_names(file.read_text(encoding="utf-8"), package=_package(name, file)),
-        ]
+        waiting += [name.rpartition(".")[0], *_imported_by(file, package=_package(name, file))]
     return found
 
 
@@ -85,6 +82,12 @@ def imported_names(source: str, *, package: str) -> Iterator[str]:
             if base:
                 yield base
                 yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+@cache
+def _imported_by(file: Path, *, package: str) -> tuple[str, ...]:
+    """``imported_names`` of a file; stages share most of theirs."""
+    return tuple(imported_names(file.read_text(encoding="utf-8"), package=package))
 
 
 def _package(name: str, file: Path) -> str:

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from datamill import catalog, config, durations, dvcfile, parts
 from datamill.errors import DataError, StageError
 from datamill.settings import STATE
@@ -127,9 +125,7 @@ def _status(root: Path) -> dict[str, list[Any]]:
 
 def _locked_params(root: Path) -> dict[str, Any]:
     """Parameters of each stage's last run, as ``dvc.lock`` keeps them."""
-    path = root / "dvc.lock"
-    lock = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else None
-    stages = (lock or {}).get("stages", {})
+    stages = dvcfile.read_lock(root)
     return {name: entry.get("params", {}).get(config.PARAMS_FILE, {}).get(name) for name, entry in stages.items()}
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from datamill.promotion.evidence import Slicing
 from datamill.promotion.pairing import Pair
@@ -72,7 +72,7 @@ def _chance(cut: _Cut) -> float:
     Source: Q. McNemar, "Note on the sampling error of the difference between correlated proportions", 1947 (exact
     form).
     """
-    return float(stats.binom.sf(cut.lost - 1, cut.lost + cut.won, 0.5))
+    return float(special.bdtrc(cut.lost - 1, cut.lost + cut.won, 0.5))
 
 
 def _told(cut: _Cut, *, passes: bool, needed: str) -> Reason:

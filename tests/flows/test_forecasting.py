@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from datamill import config, durations
 from datamill.errors import StageError
@@ -21,7 +22,7 @@ def root(tmp_path: Path) -> Path:
     shutil.copy(CHECKOUT / "params.yaml", tmp_path)
     params = config.load_params(PIPELINE, root=tmp_path)
     stages = {name: {"params": {"params.yaml": {name: one.model_dump(mode="json")}}} for name, one in params.items()}
-    (tmp_path / "dvc.lock").write_text(forecasting.yaml.safe_dump({"stages": stages}))
+    (tmp_path / "dvc.lock").write_text(yaml.safe_dump({"stages": stages}))
     return tmp_path
 
 
