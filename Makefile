@@ -23,6 +23,8 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; (3, 11) <= v[:2] <= (3, 12) or sys.exit(f"datamill needs Python 3.11 or 3.12, found {v[0]}.{v[1]}: make PYTHON=python3.11 run")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[$(subst $(space),$(comma),$(EXTRAS))]"
+	@# alibi-detect brings the OpenCV that draws windows and needs libGL; the one that needs none takes its place
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --force-reinstall --no-deps opencv-python-headless
 	@touch $@
 
 run: $(READY)
