@@ -12,9 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from datamill import catalog, files
+from datamill import catalog, dvcfile, files
 from datamill.errors import DataError, StageError
 
 CHAMPION = "models/champion"
@@ -85,8 +83,7 @@ def _require_one_run(folder: Path) -> None:
     Raises:
         StageError: Names the stage to run.
     """
-    lock = folder / "dvc.lock"
-    stages = yaml.safe_load(lock.read_text(encoding="utf-8"))["stages"] if lock.exists() else {}
+    stages = dvcfile.read_lock(folder)
     found = {artifact.path: _md5(folder / Path(artifact.path).name) for artifact in MODEL}
     for name, stage in stages.items():
         for item in (*stage.get("deps", ()), *stage.get("outs", ())):
