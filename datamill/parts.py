@@ -2,7 +2,7 @@
 
 Layout of a parts folder::
 
-    <key>.parquet   at most 50,000 rows and about 64 MiB, in sample order; the key is the hash of its content
+    <key>.parquet   at most 50,000 rows and about 64 MiB, in sample order; the key begins the SHA-256 of the file
     manifest.json   data set, rows, and key, rows, bytes and SHA-256 of every part, in order
 
 Where one part ends and the next begins is decided by the samples themselves: a part ends after a sample whose id's
@@ -12,7 +12,6 @@ were, whatever was done before: equal samples give equal parts, with or without 
 Source of the cutting rule: A. Muthitacharoen, B. Chen, D. Mazieres, "A Low-bandwidth Network File System", 2001.
 """
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -28,9 +27,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from datamill import files
 from datamill.errors import DataError
-from datamill.samples import Dataset
+from datamill.samples import Dataset, id_bytes
 
 MANIFEST = "manifest.json"
+FRESH = "fresh.parquet"  # a part that was written and is not yet named
 VERSION = 2
 TARGET_BYTES = 32 * 2**20  # of payload after which a part ends on average, once it has a quarter of that
 MIN_BYTES, MAX_BYTES = TARGET_BYTES // 4, 2 * TARGET_BYTES
@@ -38,7 +38,10 @@ MAX_ROWS = 50_000
 LEAST_ROW_BYTES = MAX_BYTES // MAX_ROWS  # what a small row counts for, so that small rows do not make huge parts
 READ_ROWS = 4_096  # rows decoded at a time; bounds memory, not results
 GROUP_BYTES = 8 * 2**20  # of a Parquet row group, which is what has to be read for the sake of one row
-KEY_BYTES = 12
+KEY_DIGITS = 24
+DENSE_SHARE = 0.9  # of its size that compression leaves of a payload that is not worth compressing, as PNG and JPEG are
+SAMPLE_BYTES = 2**20  # of a payload, by which that is told
+UNLIKE = ("sample_id", "source", "content_hash", "image.bytes")  # columns in which no value comes twice, as a rule
 
 
 class Part(BaseModel):
@@ -77,7 +80,8 @@ class PartsWriter:
         Args:
             folder: Must not hold anything yet.
             dataset: What holds for every sample.
-            previous: A finished parts folder; parts that come out the same are linked from there, not written.
+            previous: A finished parts folder; parts that come out the same are linked from there, so that whoever
+                knows those files need not read them again.
         """
         self._folder = folder
         self._dataset = dataset
@@ -133,20 +137,17 @@ class PartsWriter:
     def _flush(self) -> None:
         if not self._pending_rows:
             return
-        table = pa.concat_tables(self._pending)
-        table = table.take(
-            np.arange(table.num_rows)
-        ).combine_chunks()  # fresh buffers: a slice's show where it came from
+        table = pa.concat_tables(self._pending).combine_chunks()
         self._pending, self._pending_rows, self._pending_bytes = [], 0, 0
-        key = content_key(table)
-        path = self._folder / f"{key}.parquet"
-        part = self._known.get(key)
-        if part is not None and self._previous is not None and is_whole(self._previous, part):
-            files.link_or_copy(self._previous / part.name, path)
+        fresh = self._folder / FRESH
+        write_parquet(table, fresh)
+        size_bytes, sha256 = fresh.stat().st_size, files.sha256_file(fresh)
+        part = Part(key=sha256[:KEY_DIGITS], num_rows=table.num_rows, size_bytes=size_bytes, sha256=sha256)
+        if self._previous is not None and part.key in self._known and is_whole(self._previous, part):
+            fresh.unlink()
+            files.link_or_copy(self._previous / part.name, self._folder / part.name)
         else:
-            write_parquet(table, path)
-            size_bytes, sha256 = path.stat().st_size, files.sha256_file(path)
-            part = Part(key=key, num_rows=table.num_rows, size_bytes=size_bytes, sha256=sha256)
+            fresh.replace(self._folder / part.name)
         self._parts.append(part)
 
 
@@ -154,7 +155,7 @@ def write_parquet(table: pa.Table, path: Path, *, metadata: dict[str, str] | Non
     """Write one Parquet file whose bytes depend on the table alone."""
     schema = table.schema.with_metadata(metadata) if metadata else table.schema.remove_metadata()
     with files.atomic_write(path) as partial:
-        pq.write_table(table.cast(schema), partial, compression="zstd", row_group_size=_group_rows(table))
+        pq.write_table(table.cast(schema), partial, row_group_size=_group_rows(table), **_encoding(table))
 
 
 class RowGroups:
@@ -312,8 +313,34 @@ def known_parts(folder: Path | None) -> Mapping[str, Part]:
 
 
 def _group_rows(table: pa.Table) -> int:
-    row_bytes = max(1, table.nbytes // max(1, table.num_rows))
+    row_bytes = max(1, int(_row_bytes(table).sum()) // max(1, table.num_rows))
     return int(min(READ_ROWS, max(1, GROUP_BYTES // row_bytes)))
+
+
+def _encoding(table: pa.Table) -> dict[str, Any]:
+    """How the columns are written; it depends on the rows alone."""
+    leaves = [leaf for field in table.schema for leaf in _leaves(field.name, field.type)]
+    compression = dict.fromkeys(leaves, "zstd")
+    if "image.bytes" in leaves and _is_dense(table["image"]):
+        compression["image.bytes"] = "none"
+    return {"compression": compression, "use_dictionary": [leaf for leaf in leaves if leaf not in UNLIKE]}
+
+
+def _leaves(name: str, kind: pa.DataType) -> list[str]:
+    """Names of the columns of a Parquet file that hold one of a table."""
+    if pa.types.is_struct(kind):
+        return [leaf for field in kind for leaf in _leaves(f"{name}.{field.name}", field.type)]
+    is_list = pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind) or pa.types.is_large_list(kind)
+    return _leaves(f"{name}.list.element", kind.value_type) if is_list else [name]
+
+
+def _is_dense(images: pa.ChunkedArray) -> bool:
+    """Whether compression would save little, as the first images show."""
+    payloads = pc.struct_field(images, "bytes")
+    sizes = pc.fill_null(pc.binary_length(payloads), 0).to_numpy()
+    few = payloads.slice(0, int(np.searchsorted(np.cumsum(sizes), SAMPLE_BYTES)) + 1).to_pylist()
+    sample = b"".join(one or b"" for one in few)[:SAMPLE_BYTES]
+    return len(pa.compress(sample, codec="zstd", asbytes=True)) > DENSE_SHARE * len(sample)
 
 
 def _row_bytes(table: pa.Table) -> NDArray[np.int64]:
@@ -332,36 +359,7 @@ def _row_bytes(table: pa.Table) -> NDArray[np.int64]:
 
 def _hashes(sample_ids: pa.ChunkedArray) -> NDArray[np.int64]:
     """Last 32 bits of each id, which is a hash already."""
-    raw = "".join(key[-8:] for key in sample_ids.to_pylist())
-    return np.frombuffer(bytes.fromhex(raw), ">u4").astype(np.int64)
-
-
-def content_key(table: pa.Table) -> str:
-    """Hash of a table's columns and rows, however they lie in memory (24 hexadecimal digits)."""
-    table = table.take(np.arange(table.num_rows)).combine_chunks()  # fresh buffers: a slice's show where it came from
-    total = hashlib.blake2b(str(table.schema.remove_metadata()).encode(), digest_size=KEY_BYTES)
-    with pa.ipc.new_stream(_HashSink(total), table.schema.remove_metadata()) as stream:
-        stream.write_table(table, max_chunksize=READ_ROWS)
-    return total.hexdigest()
-
-
-class _HashSink:
-    """A file to write to that only keeps the hash of what was written."""
-
-    closed = False
-
-    def __init__(self, total: Any) -> None:
-        self._total = total
-
-    def write(self, content: Any) -> int:
-        self._total.update(content)
-        return len(content)
-
-    def flush(self) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
+    return id_bytes(sample_ids)[:, -4:].copy().view(">u4").ravel().astype(np.int64)
 
 
 def conform(table: pa.Table, *, schema: pa.Schema) -> pa.Table:
