@@ -77,7 +77,7 @@ def sample_id(source: str, content: str) -> str:
 
 def id_bytes(sample_ids: pa.Array | pa.ChunkedArray) -> NDArray[np.uint8]:
     """Sample ids, or content hashes, as bytes, shape ``(N, 16)``."""
-    ids = pa.concat_arrays(sample_ids.chunks) if isinstance(sample_ids, pa.ChunkedArray) else sample_ids
+    ids = sample_ids.combine_chunks() if isinstance(sample_ids, pa.ChunkedArray) else sample_ids
     one_list = pa.ListArray.from_arrays(pa.array([0, len(ids)], pa.int32()), ids)
     digits = pc.binary_join(one_list, "")[0].as_buffer().to_pybytes()
     return np.frombuffer(bytes.fromhex(digits.decode()), np.uint8).reshape(len(ids), HASH_BYTES)

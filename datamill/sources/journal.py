@@ -126,19 +126,19 @@ class Journal:
         for table in self.recall(tables):
             yield _memory(table.to_pylist()[0])
 
-    def has_passed(self, content_hashes: pa.Array | pa.ChunkedArray) -> NDArray[np.bool_]:
-        """Which of these contents became samples in the last ingest, so that they need not be checked again.
+    def has_passed(self, contents: NDArray[np.uint64]) -> NDArray[np.bool_]:
+        """Which of these contents, shape ``(N, 2)``, became samples in the last ingest: they need no other check.
 
         Takes about 24 bytes of memory per sample.
         """
         if self.samples is None:
-            return np.zeros(len(content_hashes), bool)
+            return np.zeros(len(contents), bool)
         if self._passed is None:
             found = [
                 halves(table["content_hash"]) for table in parts.iter_tables(self.samples, columns=["content_hash"])
             ]
             self._passed = HashIndex(np.concatenate([np.zeros((0, 2), np.uint64), *found]))
-        return np.asarray(self._passed.find(halves(content_hashes)) >= 0)
+        return np.asarray(self._passed.find(contents) >= 0)
 
     def record(self, items: pa.Table) -> None:
         """Append items in the order in which their samples and rejects are written; see ``ITEM`` for the columns."""

@@ -19,7 +19,7 @@ import pytest
 from datamill.errors import DataError
 from datamill.samples import content_hash
 from datamill.shards import exchange
-from datamill.shards.exchange import example
+from datamill.shards.exchange import example, packed, parquet
 from datamill.shards.exchange.tfrecord import masked_crc32c
 from datamill.sources import exchanged
 from datamill.sources.batches import Batch, Reading
@@ -87,6 +87,8 @@ def test_workers_and_batches_change_nothing(tmp_path: Path, name: str, monkeypat
     export(tmp_path, name)
     whole = drain(source(tmp_path, name))[1]
     monkeypatch.setattr(exchanged, "BATCH_IMAGES", 2)
+    for module, limit in ((packed, "BATCH_ENTRIES"), (parquet, "READ_ROWS"), (parquet, "MAX_READ_ROWS")):
+        monkeypatch.setattr(module, limit, 2)
     batches = reading(source(tmp_path, name)).batches
     tables = [batch.table for batch in batches if isinstance(batch, Batch)]
     assert [table.num_rows for table in tables if table.num_rows] == [2, 2, 1]
@@ -311,14 +313,14 @@ def test_a_file_that_did_not_change_is_not_opened(tmp_path: Path, monkeypatch: p
     workspace = Workspace(tmp_path / "workspace", source(raw, "parquet"))
     workspace.ingest()
     write_rows(raw / "b.parquet", [("0.png", IMAGES[3], 0)])
-    read = exchanged.Packed.read_file
+    read = exchanged.Packed.read_columns
     opened = []
 
-    def read_file(self: Any, file: Any, **words: Any) -> Any:
+    def read_columns(self: Any, file: Any, **words: Any) -> Any:
         opened.append(file.key)
         return read(self, file, **words)
 
-    monkeypatch.setattr(exchanged.Packed, "read_file", read_file)
+    monkeypatch.setattr(exchanged.Packed, "read_columns", read_columns)
     workspace.ingest()
     assert set(opened) == {"b.parquet"}
     assert workspace.content() == workspace.fresh_content()
