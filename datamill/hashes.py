@@ -27,9 +27,9 @@ def hash_each(values: pa.Array) -> NDArray[np.uint64]:
     return np.frombuffer(bytearray().join(hashes), np.uint64).reshape(len(values), 2)
 
 
-def identities(sources: pa.Array, contents: pa.Array) -> pa.Array:
-    """``samples.sample_id`` of each sample with these source keys and content hashes."""
-    return digits(hash_each(pc.binary_join_element_wise(sources, contents, "\0")))
+def identities(sources: pa.Array, contents: pa.Array) -> NDArray[np.uint64]:
+    """``samples.sample_id`` of each sample with these source keys and content hashes, shape ``(N, 2)``."""
+    return hash_each(pc.binary_join_element_wise(sources, contents, "\0"))
 
 
 def digits(hashes: NDArray[np.uint64]) -> pa.Array:

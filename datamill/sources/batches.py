@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from datamill import ledger, parts
 from datamill.errors import DataError, StageError
-from datamill.hashes import identities
+from datamill.hashes import digits, identities
 from datamill.parts import conform
 from datamill.samples import Dataset
 
@@ -66,11 +66,15 @@ def sample_table(
     payload: Mapping[str, pa.Array],
     groups: pa.Array | None = None,
     times: pa.Array | None = None,
+    sample_ids: pa.Array | None = None,
 ) -> pa.Table:
-    """Samples with these source keys, content hashes and payload columns, ready for a parts folder."""
+    """Samples with these source keys, content hashes and payload columns, ready for a parts folder.
+
+    Their ids are made of source keys and content hashes, unless they are known.
+    """
     sources, contents = pa.array(sources, pa.string()), pa.array(contents, pa.string())
     columns: dict[str, Any] = {
-        "sample_id": identities(sources, contents),
+        "sample_id": digits(identities(sources, contents)) if sample_ids is None else sample_ids,
         "source": sources,
         "content_hash": contents,
         "label": labels if isinstance(labels, pa.ChunkedArray) else pa.array(labels, pa.string()),

@@ -7,48 +7,30 @@ checked again.
 
 import json
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from datamill.errors import DataError
-from datamill.hashes import digits, hash_each
-from datamill.samples import IMAGE_TYPE, Dataset, sort_classes
+from datamill.hashes import hash_each
+from datamill.samples import Dataset, sort_classes
 from datamill.shards.exchange.packed import BATCH_BYTES, Packed, open_packed
-from datamill.shards.exchange.records import Columns, Label, Wanted
-from datamill.sources.batches import Batch, Known, Reading, Reject, sample_table
-from datamill.sources.image_folder import IMAGES
-from datamill.sources.integrity import Fault, find_fault
+from datamill.shards.exchange.records import Wanted
+from datamill.sources.batches import Batch, Known, Reading
+from datamill.sources.entries import EMPTY, Checked, Hashes, check_payloads, entries_of, is_candidate, settle
 from datamill.sources.journal import Journal, Memory
 from datamill.sources.listing import StoredFile
 from datamill.sources.params import ExchangedSource
+from datamill.sources.stretches import Stretches, cut, stretches_of
 from datamill.stage import Context
 
 BATCH_IMAGES = 2_048
 WORTH_IMAGES = 10_000  # to check, from which on workers gain more than their start costs
-
-ENTRIES = pa.schema(
-    [
-        pa.field("place", pa.string()),
-        pa.field("payload", pa.binary()),
-        pa.field("label", pa.string()),
-        pa.field("reason", pa.string()),  # why it is no sample; null for what may be one
-        pa.field("message", pa.string()),
-    ]
-)
-
-
-class Checked(NamedTuple):
-    """What a look at encoded images found: their content hashes, shape ``(N, 2)``, and the faults of some of them."""
-
-    contents: NDArray[np.uint64]
-    faults: dict[int, Fault]
 
 
 @dataclass
@@ -59,37 +41,34 @@ class _File:
     memory: Memory | None
     num_items: int = 0
     labels: set[str] = field(default_factory=set)
+    stretches: range = range(0)
 
     @property
     def facts(self) -> str:
         """What the journal keeps of it."""
-        return json.dumps({"num_items": self.num_items, "labels": sorted(self.labels)})
+        stretches = [self.stretches.start, self.stretches.stop]
+        return json.dumps({"num_items": self.num_items, "labels": sorted(self.labels), "stretches": stretches})
 
 
 class _Chunk(NamedTuple):
-    """Entries that are checked together, and the file they belong to.
+    """Entries that are checked together.
 
     Attributes:
-        file: The file.
         entries: With the columns of ``ENTRIES``.
-        contents: Content hash of each, shape ``(N, 2)``; zeros where it is not known.
+        stretches: Where they are cut, and the hashes of the pieces.
+        known: Hashes of images that were checked by the last ingest.
         is_last: Whether they are the last of their file.
     """
 
-    file: _File
     entries: pa.RecordBatch
-    contents: NDArray[np.uint64]
+    stretches: Stretches
+    known: Hashes
     is_last: bool
 
     @property
-    def is_unknown(self) -> NDArray[np.bool_]:
-        """Which entries must be checked."""
-        return _is_candidate(self.entries) & ~self.contents.any(axis=1)
-
-    @property
-    def unknown(self) -> pa.Array:
-        """Images that must be checked."""
-        return self.entries["payload"].filter(pa.array(self.is_unknown))
+    def unknown(self) -> NDArray[np.int64]:
+        """Rows that must be checked."""
+        return np.flatnonzero(is_candidate(self.entries) & ~self.known.contents.any(axis=1))
 
 
 def read(
@@ -129,7 +108,7 @@ def _profiled(packed: Packed, *, wanted: Wanted, journal: Journal) -> list[_File
         if facts is None:
             file = _File(stored, None, *packed.profile(wanted, files=[stored]))
         else:
-            file = _File(stored, memory, facts["num_items"], set(facts["labels"]))
+            file = _File(stored, memory, facts["num_items"], set(facts["labels"]), range(*facts["stretches"]))
         found.append(file)
     return found
 
@@ -147,139 +126,60 @@ def _batches(
 
     def unknown() -> Iterator[pa.Array]:
         for file in found:
-            for chunk in _chunks(packed, file, wanted=wanted, journal=journal) if file.memory is None else ():
+            for chunk in _chunks(packed, file.stored, wanted=wanted, journal=journal) if file.memory is None else ():
                 under_way.append(chunk)
-                yield chunk.unknown
+                yield chunk.entries["payload"].take(pa.array(chunk.unknown))
 
     num_fresh = sum(file.num_items for file in found if file.memory is None)
     apply = context.engine.map if num_fresh >= WORTH_IMAGES else map
     checked = iter(apply(check, unknown()))
     for file in found:
         if file.memory is not None:
-            yield Known(file.memory.samples, file.memory.rejects)
             num_samples, num_rejects = len(file.memory.samples), len(file.memory.rejects)
+            stretches = journal.record_stretches(journal.stretches.rows(file.stretches))
+            yield Known(file.memory.samples, file.memory.rejects)
         else:
             num_samples = num_rejects = 0
+            stretches = range(0)
             is_last = False
             while not is_last:
                 one = next(checked)
                 chunk = under_way.popleft()
+                settled = settle(chunk.entries, rows=chunk.unknown, checked=one, known=chunk.known)
+                rows = journal.record_stretches(chunk.stretches.table(*settled.hashes))
+                stretches = range(stretches.start if stretches else rows.start, rows.stop)
+                num_samples, num_rejects = num_samples + settled.table.num_rows, num_rejects + len(settled.rejects)
                 is_last = chunk.is_last
-                batch = _batch(chunk, checked=one)
-                num_samples, num_rejects = num_samples + batch.table.num_rows, num_rejects + len(batch.rejects)
-                yield batch
-        journal.record_each([(file.stored.key, file.stored.stamp, num_samples, num_rejects, file.facts)])
+                yield Batch(settled.table, settled.rejects)
+        facts = replace(file, stretches=stretches).facts
+        journal.record_each([(file.stored.key, file.stored.stamp, num_samples, num_rejects, facts)])
     packed.refuse_changes()
 
 
-def _chunks(packed: Packed, file: _File, *, wanted: Wanted, journal: Journal) -> Iterator[_Chunk]:
+def _chunks(packed: Packed, file: StoredFile, *, wanted: Wanted, journal: Journal) -> Iterator[_Chunk]:
     """Runs of entries, of about ``BATCH_IMAGES`` or ``BATCH_BYTES``; the last may be empty."""
     named = "a number from 0" if packed.class_names is None else f"one of the {len(packed.class_names)} named"
-    waiting = [pa.RecordBatch.from_pylist([], ENTRIES)]
-    for columns in packed.read_columns(file.stored, wanted=wanted):
+    waiting = [EMPTY]
+    for columns in packed.read_columns(file, wanted=wanted):
         waiting.append(entries_of(columns, name_of=packed.class_of, named=named))
         if sum(map(len, waiting)) >= BATCH_IMAGES or sum(some.nbytes for some in waiting) >= BATCH_BYTES:
-            yield _chunk(file, waiting, journal=journal, is_last=False)
-            waiting = waiting[:1]
-    yield _chunk(file, waiting, journal=journal, is_last=True)
+            chunk, rest = _chunk(waiting, journal=journal, is_last=False)
+            waiting = [rest]
+            yield chunk
+    yield _chunk(waiting, journal=journal, is_last=True)[0]
 
 
-def _chunk(file: _File, waiting: Sequence[pa.RecordBatch], *, journal: Journal, is_last: bool) -> _Chunk:
-    """A chunk with the content hashes of the images that were checked by the last ingest."""
+def _chunk(waiting: Sequence[pa.RecordBatch], *, journal: Journal, is_last: bool) -> tuple[_Chunk, pa.RecordBatch]:
+    """The entries up to the end of the last stretch, and those after it."""
     entries = pa.concat_batches(waiting)
-    contents = np.zeros((len(entries), 2), np.uint64)
+    stops = cut(entries["payload"], is_end=is_last)
+    count = int(stops[-1]) if len(stops) else 0
+    entries, rest = entries.slice(0, count), entries.slice(count)
+    stretches = stretches_of(entries["payload"], keys=entries["place"], stops=stops)
+    chunk = _Chunk(entries, stretches, Hashes(*journal.stretches.find(stretches, num_rows=count)), is_last)
     if journal.samples is not None:
-        is_candidate = _is_candidate(entries)
-        found = hash_each(entries["payload"].filter(pa.array(is_candidate)))
-        found[~journal.has_passed(found)] = 0
-        contents[is_candidate] = found
-    return _Chunk(file, entries, contents, is_last)
-
-
-def entries_of(columns: Columns, *, name_of: Callable[[Label], str | None], named: str = "known") -> pa.RecordBatch:
-    """Entries with the names of their classes, as ``ENTRIES``.
-
-    Args:
-        columns: Entries as they were read.
-        name_of: Name of a class, ``None`` for one that there is not.
-        named: What a class must be, for the reject of one that is not.
-    """
-    names = [name_of(label) for label in columns.labels]
-    faults = dict(columns.faults)
-    is_unknown = np.array([name is None for name in names] + [False])[columns.codes]
-    for row in np.flatnonzero(is_unknown).tolist():
-        faults[row] = "unknown_class", f"class {columns.labels[columns.codes[row]]!r} is not {named}"
-    codes = pa.array(columns.codes, mask=columns.codes < 0)
-    reasons, messages = _texts(faults, count=len(columns.codes))
-    labels = pa.array(names, pa.string()).take(codes)
-    return pa.RecordBatch.from_arrays([columns.places, columns.payloads, labels, reasons, messages], schema=ENTRIES)
-
-
-def check_images(entries: pa.RecordBatch, *, max_pixels: int) -> tuple[pa.Table, list[Reject]]:
-    """The samples among some entries, and the rejects."""
-    is_candidate = _is_candidate(entries)
-    checked = check_payloads(entries["payload"].filter(pa.array(is_candidate)), max_pixels=max_pixels)
-    return _settled(entries, is_checked=is_candidate, checked=checked)
-
-
-def check_payloads(payloads: pa.Array, *, max_pixels: int) -> Checked:
-    """Hashes and faults of encoded images; in a worker."""
-    found = enumerate(find_fault(payload, max_pixels=max_pixels) for payload in payloads.to_pylist())
-    return Checked(hash_each(payloads), {row: fault for row, fault in found if fault is not None})
-
-
-def _batch(chunk: _Chunk, *, checked: Checked) -> Batch:
-    return Batch(*_settled(chunk.entries, is_checked=chunk.is_unknown, checked=checked, contents=chunk.contents))
-
-
-def _settled(
-    entries: pa.RecordBatch,
-    *,
-    is_checked: NDArray[np.bool_],
-    checked: Checked,
-    contents: NDArray[np.uint64] | None = None,
-) -> tuple[pa.Table, list[Reject]]:
-    """Samples and rejects.
-
-    Args:
-        entries: As ``ENTRIES``.
-        is_checked: Which of them were checked.
-        checked: What was found of these.
-        contents: Content hashes of the others that have no fault; ``None`` where there are none.
-    """
-    contents = np.zeros((len(entries), 2), np.uint64) if contents is None else contents.copy()
-    contents[is_checked] = checked.contents
-    rows = np.flatnonzero(is_checked)
-    faults = {int(rows[place]): fault for place, fault in checked.faults.items()}
-    for row in np.flatnonzero(~_is_candidate(entries)).tolist():
-        faults[row] = entries["reason"][row].as_py(), entries["message"][row].as_py()
-    rejects = [Reject(entries["place"][row].as_py(), *faults[row]) for row in sorted(faults)]
-    if faults:
-        is_good = np.ones(len(entries), bool)
-        is_good[list(faults)] = False
-        entries, contents = entries.filter(pa.array(is_good)), contents[is_good]
-    return _table(entries, contents=contents), rejects
-
-
-def _is_candidate(entries: pa.RecordBatch) -> NDArray[np.bool_]:
-    """Which entries may be samples."""
-    return np.asarray(pc.is_null(entries["reason"]).to_numpy(zero_copy_only=False), bool)
-
-
-def _table(entries: pa.RecordBatch, *, contents: NDArray[np.uint64]) -> pa.Table:
-    paths = pa.nulls(len(entries), pa.string())
-    images: Any = pa.StructArray.from_arrays([entries["payload"], paths], fields=list(IMAGE_TYPE))
-    return sample_table(
-        dataset=IMAGES,
-        sources=entries["place"],
-        contents=digits(contents),
-        labels=entries["label"],
-        payload={"image": images},
-    )
-
-
-def _texts(faults: Mapping[int, Fault], *, count: int) -> list[pa.Array]:
-    """Reasons and messages of faults, null where there is none."""
-    if not faults:
-        return [pa.nulls(count, pa.string())] * 2
-    return [pa.array([faults[row][part] if row in faults else None for row in range(count)]) for part in (0, 1)]
+        rows = chunk.unknown
+        contents = hash_each(entries["payload"].take(pa.array(rows)))
+        contents[~journal.stretches.has_content(contents)] = 0
+        chunk.known.contents[rows] = contents
+    return chunk, rest

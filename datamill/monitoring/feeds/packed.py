@@ -14,7 +14,7 @@ from datamill.shards.exchange import format_module
 from datamill.shards.exchange.packed import Packed
 from datamill.shards.exchange.records import Wanted
 from datamill.sources.batches import BATCH_BYTES, BATCH_ROWS
-from datamill.sources.exchanged import check_images, entries_of
+from datamill.sources.entries import check_images, entries_of
 from datamill.sources.idx import IMAGE_DIMS, LABEL_DIMS, IdxBlock, IdxFile, check_pair, open_idx
 from datamill.sources.image_folder import IMAGES
 from datamill.sources.stores import open_file

@@ -13,6 +13,7 @@ import cv2
 import fsspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -294,13 +295,12 @@ def test_a_file_that_changed_a_moment_before_the_listing_is_read_again(
     assert len(opened) == 63
 
 
-@pytest.mark.parametrize("harm", ["part", "manifest", "rejects", "items", "journal", "version", "gone"])
+@pytest.mark.parametrize("harm", ["manifest", "rejects", "items", "journal", "version", "gone"])
 def test_what_was_harmed_is_not_believed(root: Path, tmp_path: Path, opened: list[str], harm: str) -> None:
     workspace = Workspace(tmp_path, source(root))
     workspace.ingest()
     state, samples = tmp_path / "state", workspace.outputs["samples"]
     paths = {
-        "part": next(samples.glob("*.parquet")),
         "manifest": samples / "manifest.json",
         "rejects": workspace.outputs["rejects"],
         "items": state / "items.parquet",
@@ -319,6 +319,26 @@ def test_what_was_harmed_is_not_believed(root: Path, tmp_path: Path, opened: lis
     workspace.ingest()
     assert len(opened) == 63
     assert workspace.content() == workspace.fresh_content()
+
+
+def test_files_whose_part_was_harmed_are_read_again(root: Path, tmp_path: Path, opened: list[str]) -> None:
+    workspace = Workspace(tmp_path, source(root))
+    workspace.ingest()
+    samples = workspace.outputs["samples"]
+    part = samples / parts.read_manifest(samples).parts[1].name
+    held = pq.read_table(part)["source"].to_pylist()
+    payload = bytearray(part.read_bytes())
+    payload[len(payload) // 2] ^= 1
+    part.write_bytes(payload)
+    opened.clear()
+    workspace.ingest()
+    assert (opened, 2 < len(held) < 30) == (held, True)
+    assert workspace.content() == workspace.fresh_content()
+    part.write_bytes(payload[:-1])
+    workspace.outputs["samples"] = samples
+    opened.clear()
+    workspace.ingest()
+    assert len(opened) == 63
 
 
 def test_other_parameters_forget_everything(root: Path, tmp_path: Path, opened: list[str]) -> None:
