@@ -40,7 +40,7 @@ READ_ROWS = 4_096  # rows decoded at a time; bounds memory, not results
 GROUP_BYTES = 8 * 2**20  # of a Parquet row group, which is what has to be read for the sake of one row
 KEY_DIGITS = 24
 DENSE_SHARE = 0.9  # of its size that compression leaves of a payload that is not worth compressing, as PNG and JPEG are
-SAMPLE_BYTES = 2**20  # of a payload, by which that is told
+SAMPLE_BYTES = 2**18  # of a payload, by which that is told
 UNLIKE = ("sample_id", "source", "content_hash", "image.bytes")  # columns in which no value comes twice, as a rule
 
 

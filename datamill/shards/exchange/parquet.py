@@ -207,21 +207,20 @@ class _Places:
         if not is_text or paths.null_count == count:
             keys = pa.array(numbers, pa.int64()).cast(pa.string())
         else:
-            keys = pa.array(self._distinct(paths) or self._keys(paths, numbers=numbers), pa.string())
+            keys = paths if self._are_distinct(paths) else pa.array(self._keys(paths, numbers=numbers), pa.string())
         return pc.binary_join_element_wise(self._name, keys, "#")
 
-    def _distinct(self, paths: pa.Array) -> list[str] | None:
-        """The paths, if each row has one and it is its own."""
+    def _are_distinct(self, paths: pa.Array) -> bool:
+        """Whether each row has a path and it is its own."""
         try:
-            texts = paths.to_pylist()
+            some = set(paths.to_pylist())
         except UnicodeDecodeError:  # a foreign file need not have checked its text
-            return None
-        some = set(texts)
-        is_usual = None not in some and "" not in some and len(some) == len(texts) and self._seen.isdisjoint(some)
-        if not is_usual or pc.max(pc.binary_length(paths)).as_py() > MAX_PATH_BYTES:
-            return None
+            return False
+        is_usual = pa.types.is_string(paths.type) and None not in some and "" not in some and len(some) == len(paths)
+        if not is_usual or pc.max(pc.binary_length(paths)).as_py() > MAX_PATH_BYTES or not self._seen.isdisjoint(some):
+            return False
         self._seen |= some
-        return list(texts)
+        return True
 
     def _keys(self, paths: pa.Array, *, numbers: Sequence[int]) -> list[str]:
         keys = []
