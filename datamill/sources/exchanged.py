@@ -176,10 +176,11 @@ def _chunk(waiting: Sequence[pa.RecordBatch], *, journal: Journal, is_last: bool
     count = int(stops[-1]) if len(stops) else 0
     entries, rest = entries.slice(0, count), entries.slice(count)
     stretches = stretches_of(entries["payload"], keys=entries["place"], stops=stops)
-    chunk = _Chunk(entries, stretches, Hashes(*journal.stretches.find(stretches, num_rows=count)), is_last)
+    contents, identities, near = journal.stretches.find(stretches, num_rows=count)
+    chunk = _Chunk(entries, stretches, Hashes(contents, identities), is_last)
     if journal.samples is not None:
         rows = chunk.unknown
-        contents = hash_each(entries["payload"].take(pa.array(rows)))
-        contents[~journal.stretches.has_content(contents)] = 0
-        chunk.known.contents[rows] = contents
+        hashes = hash_each(entries["payload"].take(pa.array(rows)))
+        hashes[~journal.stretches.has_content(hashes, near=near)] = 0
+        contents[rows] = hashes
     return chunk, rest

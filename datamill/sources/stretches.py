@@ -12,7 +12,7 @@ known of its images::
 The file is an Arrow file that is mapped, not read. Source of the cutting rule: as in ``datamill.parts``.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
@@ -26,6 +26,8 @@ from datamill.hashes import HashIndex
 from datamill.samples import HASH_BYTES
 
 MEAN_ROWS, MAX_ROWS = 64, 512
+REACH = 4  # stretches beside one that is known, among whose images those of a changed one are looked for first
+MANY = 0.25  # of the images that are not found there, for which all others are looked through
 FIELDS = pa.schema(
     [
         pa.field("payloads", pa.binary(HASH_BYTES)),
@@ -33,6 +35,20 @@ FIELDS = pa.schema(
         pa.field("hashes", pa.binary()),
     ]
 )
+
+
+class Found(NamedTuple):
+    """What is known of some images.
+
+    Attributes:
+        contents: Content hash of each, shape ``(N, 2)``; zeros where it is not known.
+        identities: Sample id of each, shape ``(N, 2)``; likewise.
+        rows: The known stretches they lie in, as rows of the file.
+    """
+
+    contents: NDArray[np.uint64]
+    identities: NDArray[np.uint64]
+    rows: NDArray[np.int64]
 
 
 class Stretches(NamedTuple):
@@ -102,38 +118,47 @@ def stretches_of(payloads: pa.Array, *, keys: pa.Array, stops: NDArray[np.int64]
 
 @final
 class KnownStretches:
-    """Those of the last ingest; takes about 70 bytes of memory per stretch, and 24 per image for its contents."""
+    """Those of the last ingest; takes about 50 bytes of memory per stretch, and 24 per image where many are new."""
 
     def __init__(self, path: Path | None) -> None:
         """Map the file; ``None`` stands for one without a stretch."""
         self._table = FIELDS.empty_table() if path is None else _mapped(path)
         self._payloads, self._named = (HashIndex(_numbers(self._table[name])) for name in ("payloads", "named"))
-        self._contents: HashIndex | None = None
+        self._everywhere: HashIndex | None = None
 
     def rows(self, span: range) -> pa.Table:
         """Some of them, as they were recorded."""
         return self._table.slice(span.start, len(span))
 
-    def find(self, stretches: Stretches, *, num_rows: int) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-        """Content hashes and sample ids of images, shape ``(N, 2)`` each; zeros where they are not known."""
+    def find(self, stretches: Stretches, *, num_rows: int) -> Found:
+        """What is known of the images of these stretches."""
         hashes = np.zeros((num_rows, 4), np.uint64)
         whole, others = self._named.find(stretches.named), self._payloads.find(stretches.payloads)
+        rows = np.where(whole >= 0, whole, others)
         start = 0
-        for stop, same, like in zip(stretches.stops.tolist(), whole.tolist(), others.tolist(), strict=True):
-            if max(same, like) >= 0:
-                hashes[start:stop] = self._hashes(same if same >= 0 else like)
-            if same < 0:
-                hashes[start:stop, 2:] *= 0
+        for stop, row, is_named in zip(stretches.stops.tolist(), rows.tolist(), (whole >= 0).tolist(), strict=True):
+            if row >= 0:
+                hashes[start:stop] = self._hashes(row)
+            if not is_named:
+                hashes[start:stop, 2:] = 0
             start = stop
-        return hashes[:, :2], hashes[:, 2:]
+        return Found(hashes[:, :2], hashes[:, 2:], rows[rows >= 0])
 
-    def has_content(self, contents: NDArray[np.uint64]) -> NDArray[np.bool_]:
-        """Which of these content hashes, shape ``(N, 2)``, are those of a sample."""
-        if self._contents is None:
-            found = [_hash_rows(chunk) for chunk in self._table["hashes"].chunks]
-            rows = np.concatenate([np.zeros((0, 4), np.uint64), *found])
-            self._contents = HashIndex(rows[rows[:, 2:].any(axis=1), :2])
-        return self._contents.find(contents) >= 0
+    def has_content(self, contents: NDArray[np.uint64], *, near: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which of these content hashes, shape ``(N, 2)``, are those of a sample.
+
+        Args:
+            contents: The hashes.
+            near: Rows of the file where they are looked for first. If most are there, the others count as new.
+        """
+        beside = np.unique(near[:, None] + np.arange(-REACH, REACH + 1))
+        rows = np.setdiff1d(beside[(beside >= 0) & (beside < len(self._table))], near)
+        has = _contents([self._hashes(row) for row in rows.tolist()]).find(contents) >= 0
+        if np.count_nonzero(~has) <= MANY * len(contents):
+            return has
+        if self._everywhere is None:
+            self._everywhere = _contents([_hash_rows(chunk) for chunk in self._table["hashes"].chunks])
+        return has | (self._everywhere.find(contents) >= 0)
 
     def _hashes(self, row: int) -> NDArray[np.uint64]:
         return np.frombuffer(self._table["hashes"][row].as_buffer(), np.uint64).reshape(-1, 4)
@@ -168,6 +193,13 @@ def _mapped(path: Path) -> pa.Table:
 
 def _numbers(digests: pa.ChunkedArray) -> NDArray[np.uint64]:
     return np.frombuffer(b"".join(digests.to_pylist()), np.uint64).reshape(-1, 2)
+
+
+def _contents(hashes: Sequence[NDArray[np.uint64]]) -> HashIndex:
+    """The content hashes of samples among these."""
+    return HashIndex(
+        np.concatenate([np.zeros((0, 2), np.uint64), *(one[one[:, 2:].any(axis=1), :2] for one in hashes)])
+    )
 
 
 def _hash_rows(hashes: pa.Array) -> NDArray[np.uint64]:

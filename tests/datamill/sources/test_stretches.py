@@ -60,26 +60,39 @@ def test_what_is_known_of_a_stretch_is_found_until_an_image_or_a_key_differs(tmp
     stops = cut(payloads, is_end=True)
 
     same = journal.find(stretches_of(payloads, keys=names, stops=stops), num_rows=3_000)
-    assert all((found == expected).all() for found, expected in zip(same, hashes, strict=True))
+    assert (same.contents == hashes[0]).all()
+    assert (same.identities == hashes[1]).all()
+    assert same.rows.tolist() == list(range(len(stops)))
 
     renamed = pa.array([*names.to_pylist()[:-1], "b#0"])
-    contents, identities = journal.find(stretches_of(payloads, keys=renamed, stops=stops), num_rows=3_000)
+    contents, identities, _ = journal.find(stretches_of(payloads, keys=renamed, stops=stops), num_rows=3_000)
     assert (contents == hashes[0]).all()
     assert (identities[: stops[-2]] == hashes[1][: stops[-2]]).all()
     assert not identities[stops[-2] :].any()
 
     changed = pa.array([*payloads.to_pylist()[:-1], b"another"])
-    contents, identities = journal.find(stretches_of(changed, keys=names, stops=stops), num_rows=3_000)
+    contents, identities, _ = journal.find(stretches_of(changed, keys=names, stops=stops), num_rows=3_000)
     assert (contents[: stops[-2]] == hashes[0][: stops[-2]]).all()
     assert not contents[stops[-2] :].any()
     assert not identities[stops[-2] :].any()
 
-    assert journal.has_content(np.append(hashes[0][7:9], [[5, 5], [0, 0]], axis=0)).tolist() == [
-        True,
-        True,
-        False,
-        False,
-    ]
+
+def test_contents_are_looked_for_beside_what_is_known_and_then_everywhere(tmp_path: Path) -> None:
+    payloads = images(3_000)
+    hashes = np.random.default_rng(1).integers(1, 2**63, (2, 3_000, 2)).astype(np.uint64)
+    hashes[:, 5] = 0
+    journal = known(tmp_path / "s", payloads, names=keys(3_000), hashes=hashes)
+    stops = cut(payloads, is_end=True)
+    first, second, far = hashes[0][[6]], hashes[0][[stops[0]]], hashes[0][[2_999]]
+    new = np.array([[5, 5]], np.uint64)
+
+    def has(*contents: NDArray[np.uint64], near: list[int]) -> list[bool]:
+        return list(journal.has_content(np.concatenate(contents), near=np.array(near, np.int64)))
+
+    assert has(*[first] * 3, new, near=[1]) == [True, True, True, False]
+    assert has(*[first] * 3, far, near=[1]) == [True, True, True, False]  # which costs no more than a look at the image
+    assert has(*[second] * 3, far, near=[1]) == [True] * 4
+    assert has(first, far, new, np.zeros((1, 2), np.uint64), near=[]) == [True, True, False, False]
 
 
 @given(payloads=PAYLOADS, others=PAYLOADS, start=st.integers(0, 5))
