@@ -30,7 +30,7 @@ from datamill.sources.stretches import Stretches, cut, stretches_of
 from datamill.stage import Context
 
 BATCH_IMAGES = 2_048
-WORTH_IMAGES = 10_000  # to check, from which on workers gain more than their start costs
+WORTH_BYTES = 2**27  # of images to check, from which on workers gain more than their start costs
 
 
 @dataclass
@@ -130,8 +130,7 @@ def _batches(
                 under_way.append(chunk)
                 yield chunk.entries["payload"].take(pa.array(chunk.unknown))
 
-    num_fresh = sum(file.num_items for file in found if file.memory is None)
-    apply = context.engine.map if num_fresh >= WORTH_IMAGES else map
+    apply = context.engine.map if _new_bytes(found, journal=journal) >= WORTH_BYTES else map
     checked = iter(apply(check, unknown()))
     for file in found:
         if file.memory is not None:
@@ -154,6 +153,14 @@ def _batches(
         facts = replace(file, stretches=stretches).facts
         journal.record_each([(file.stored.key, file.stored.stamp, num_samples, num_rejects, facts)])
     packed.refuse_changes()
+
+
+def _new_bytes(found: Sequence[_File], *, journal: Journal) -> float:
+    """About how much must be checked, if changed files still hold all that they held."""
+    fresh = [file for file in found if file.memory is None]
+    num_read = sum(file.num_items for file in fresh)
+    num_known = journal.num_samples - sum(len(file.memory.samples) for file in found if file.memory is not None)
+    return sum(file.stored.size_bytes for file in fresh) * max(0, num_read - num_known) / max(1, num_read)
 
 
 def _chunks(packed: Packed, file: StoredFile, *, wanted: Wanted, journal: Journal) -> Iterator[_Chunk]:

@@ -106,6 +106,11 @@ class Journal:
             self._parts = _Parts(self.samples)
             self.stretches = KnownStretches(None if seal.stretches is None else folder / STRETCHES)
 
+    @property
+    def num_samples(self) -> int:
+        """Samples that the last ingest wrote; 0 if nothing can be recalled."""
+        return self._parts.num_samples
+
     def recall(self, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
         """Items, in the order of their keys, with what is remembered of those that have not changed.
 
@@ -281,6 +286,11 @@ class _Parts:
         self._parts = parts.read_manifest(folder).parts if folder is not None else ()
         self._ends = np.cumsum([part.num_rows for part in self._parts], dtype=np.int64)
         self._is_harmed: dict[int, bool] = {}
+
+    @property
+    def num_samples(self) -> int:
+        """Samples in all of them."""
+        return sum(part.num_rows for part in self._parts)
 
     def only_whole(self, recalled: pa.Table) -> pa.Table:
         """What is recalled, but null where a sample of the item lies in a part that was harmed."""

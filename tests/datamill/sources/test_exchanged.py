@@ -29,7 +29,7 @@ from datamill.sources.journal import Journal
 from datamill.sources.params import ExchangedSource
 from tests.datamill.shards.exchange.made import IDS, IMAGES, export
 from tests.datamill.sources.drain import drain, make_params
-from tests.datamill.sources.rerun import Workspace
+from tests.datamill.sources.rerun import TravellingEngine, Workspace
 from tests.fakes import make_context
 
 FORMATS = list(exchange.FORMATS)
@@ -359,6 +359,26 @@ def edit(rows: list[tuple[str, bytes, int]], verb: str, number: int) -> None:
     else:
         changed = {"change": (name, gradient(number % 250), label), "relabel": (name, payload, -1 if number % 3 else 2)}
         rows[place] = changed.get(verb, (f"named-{number}.png" * bool(name), payload, label))
+
+
+def test_workers_check_what_is_new_and_are_not_started_for_a_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exchanged, "WORTH_BYTES", 1_000)
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    rows = [(f"{row}.png", gradient(row), row % 2) for row in range(40)]
+    write_rows(raw / "a.parquet", rows)
+    workspace = Workspace(tmp_path / "workspace", source(raw, "parquet"), engine=TravellingEngine())
+    workspace.ingest()
+    assert workspace.engine.num_items == 1
+    write_rows(raw / "a.parquet", [("0.png", gradient(99), 0), *rows[1:]])
+    workspace.ingest()
+    assert workspace.engine.num_items == 1
+    write_rows(raw / "b.parquet", [(f"{row}.png", gradient(100 + row), row % 2) for row in range(40)])
+    workspace.ingest()
+    assert workspace.engine.num_items == 3
+    assert workspace.content() == workspace.fresh_content()
 
 
 @pytest.mark.parametrize("harm", ["stretches", "part"])

@@ -3,11 +3,10 @@
 import itertools
 import json
 import os
-import pickle
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import cv2
 import fsspec
@@ -27,11 +26,7 @@ from datamill.sources.listing import StoredFile
 from datamill.sources.params import TableSource
 from datamill.sources.stores import Store, open_store
 from tests.datamill.sources.drain import TABLE_FIELDS
-from tests.datamill.sources.rerun import Workspace
-from tests.fakes import InlineEngine
-
-T = TypeVar("T")
-R = TypeVar("R")
+from tests.datamill.sources.rerun import TravellingEngine, Workspace
 
 TICKS = itertools.count(10**18, 10**9)  # ns since 1970; every write gets a time of its own, whatever the disk's clock
 
@@ -351,17 +346,6 @@ def test_other_parameters_forget_everything(root: Path, tmp_path: Path, opened: 
     metrics = workspace.ingest()
     assert len(opened) == 65
     assert metrics["rejects"] == {"not_an_image": 3, "too_large": 60}
-
-
-class TravellingEngine(InlineEngine):
-    """Sends functions, items and results through pickle, as they go to other processes and back."""
-
-    def map(self, function: Callable[[T], R], items: Iterable[T], *, total: int | None = None) -> Iterator[R]:
-        """Each result when it is asked for."""
-        for item in items:
-            self.num_items += 1
-            function, there = pickle.loads(pickle.dumps((function, item)))
-            yield pickle.loads(pickle.dumps(function(there)))
 
 
 def test_much_work_goes_to_the_engine_and_comes_back_in_order(
