@@ -297,7 +297,8 @@ class _Parts:
         starts, counts = (pc.fill_null(recalled[name], 0).to_numpy() for name in ("sample", "num_samples"))
         first = np.searchsorted(self._ends, starts, side="right")
         last = np.where(counts > 0, np.searchsorted(self._ends, starts + counts, side="left"), first - 1)
-        needed = {number for span in set(zip(first.tolist(), last.tolist(), strict=True)) for number in _span(*span)}
+        spans = set(zip(first.tolist(), (last + 1).tolist(), strict=True))
+        needed = {number for span in spans for number in range(*span)}
         harmed = np.zeros(len(self._parts) + 1, np.int64)
         harmed[[number + 1 for number in needed if self._harmed(number)]] = 1
         before = np.cumsum(harmed)
@@ -310,10 +311,6 @@ class _Parts:
             assert self._folder is not None
             self._is_harmed[number] = not parts.is_whole(self._folder, self._parts[number])
         return self._is_harmed[number]
-
-
-def _span(first: int, last: int) -> range:
-    return range(first, last + 1)
 
 
 def _sound_seal(folder: Path, *, made_with: str, previous: Mapping[str, Path]) -> _Seal | None:

@@ -12,7 +12,7 @@ known of its images::
 The file is an Arrow file that is mapped, not read. Source of the cutting rule: as in ``datamill.parts``.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
@@ -67,12 +67,9 @@ class Stretches(NamedTuple):
     def table(self, contents: NDArray[np.uint64], identities: NDArray[np.uint64]) -> pa.Table:
         """What is recorded of them, given both hashes of each image, shape ``(N, 2)``; zeros if it is no sample."""
         hashes = np.concatenate([contents, identities], axis=1)
-        some = [hashes[start:stop].tobytes() for start, stop in self._spans()]
+        some = [hashes[start:stop].tobytes() for start, stop in pairwise([0, *self.stops.tolist()])]
         digests = (pa.array([row.tobytes() for row in one], pa.binary(HASH_BYTES)) for one in self[1:])
         return pa.Table.from_arrays([*digests, pa.array(some, pa.binary())], schema=FIELDS)
-
-    def _spans(self) -> Iterator[tuple[int, int]]:
-        return zip([0, *self.stops[:-1].tolist()], self.stops.tolist(), strict=True)
 
 
 def cut(payloads: pa.Array, *, is_end: bool) -> NDArray[np.int64]:
@@ -105,7 +102,8 @@ def stretches_of(payloads: pa.Array, *, keys: pa.Array, stops: NDArray[np.int64]
     digests = []
     start = 0
     for stop in stops.tolist():
-        total = sha256(sizes[start:stop].data)
+        total = sha256((stop - start).to_bytes(8, "little"))  # so that sizes cannot be taken for content
+        total.update(sizes[start:stop].data)
         total.update(content[offsets[start] : offsets[stop]].data)
         digests.append(total.digest()[:HASH_BYTES])
         total.update(key_sizes[start:stop].data)

@@ -31,6 +31,7 @@ from datamill.shards.exchange.records import (
     columns_of,
     known_id,
     parse_label,
+    records_of,
     too_large,
 )
 
@@ -134,7 +135,8 @@ def read(stream: IO[bytes], *, name: str, wanted: Wanted) -> Iterator[Record | F
         DataError: The file is damaged or cut, a page does not match its checksum, or columns are missing.
     """
     for batch in _read(stream, name=name, wanted=wanted):
-        yield from _records(batch, wanted=wanted)
+        columns = None if SAMPLE_ID in batch.cells else _images(batch, wanted=wanted)
+        yield from _records(batch, wanted=wanted) if columns is None else records_of(columns)
 
 
 def read_columns(stream: IO[bytes], *, name: str, wanted: Wanted) -> Iterator[Columns]:

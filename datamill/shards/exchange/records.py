@@ -144,6 +144,14 @@ def columns_of(entries: Sequence[Record | Fault]) -> Columns:
     return Columns(places, pa.array(payloads, pa.binary()), codes, list(numbers), faults)
 
 
+def records_of(columns: Columns) -> Iterator[Record | Fault]:
+    """Entries that have no identity of ours, one after the other."""
+    rows = zip(columns.places.to_pylist(), columns.payloads.to_pylist(), columns.codes.tolist(), strict=True)
+    for row, (place, payload, code) in enumerate(rows):
+        fault = columns.faults.get(row)
+        yield Record(place, payload, columns.labels[code], None) if fault is None else Fault(place, *fault)
+
+
 def read_up_to(stream: IO[bytes], count: int) -> bytes:
     """The next ``count`` bytes, fewer where the stream ends; memory grows with what is there, not with ``count``."""
     pieces: list[bytes] = []
