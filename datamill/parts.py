@@ -88,9 +88,8 @@ class PartsWriter:
         self._schema = dataset.arrow_schema()
         self._previous = previous
         self._known = known_parts(previous)
-        self._pending: list[pa.Table] = []
-        self._pending_rows = 0
-        self._pending_bytes = 0
+        self._part: _PartFile | None = None  # the one that is being written
+        self._part_bytes = 0
         self._parts: list[Part] = []
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -112,43 +111,92 @@ class PartsWriter:
         self, error: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
     ) -> None:
         """Finish the last part and the manifest, unless an error is on its way."""
+        if error is not None and self._part is not None:
+            self._part.close()
         if error is None:
-            self._flush()
+            self._finish()
             num_rows = sum(part.num_rows for part in self._parts)
             manifest = Manifest(dataset=self._dataset, num_rows=num_rows, parts=tuple(self._parts))
             files.write_json(self._folder / MANIFEST, manifest.model_dump(mode="json"))
 
     def _append(self, table: pa.Table) -> None:
-        sizes = np.maximum(_row_bytes(table), LEAST_ROW_BYTES)
+        row_bytes = _row_bytes(table)
+        sizes = np.maximum(row_bytes, LEAST_ROW_BYTES)
         is_end = _hashes(table["sample_id"]) * TARGET_BYTES < sizes << 32
         totals = np.cumsum(sizes)
         start, before = 0, 0  # first row not yet in a part, and the bytes of the rows before it
         while start < table.num_rows:
-            filled = self._pending_bytes + totals[start:] - before
+            filled = self._part_bytes + totals[start:] - before
             ends = np.flatnonzero((is_end[start:] & (filled >= MIN_BYTES)) | (filled >= MAX_BYTES))
             stop = start + int(ends[0]) + 1 if ends.size else table.num_rows
-            self._pending.append(table.slice(start, stop - start))
-            self._pending_rows += stop - start
-            self._pending_bytes += int(totals[stop - 1]) - before
+            self._part = self._part or _PartFile(self._folder / FRESH)
+            self._part.write(table.slice(start, stop - start), row_bytes=row_bytes[start:stop])
+            self._part_bytes += int(totals[stop - 1]) - before
             if ends.size:
-                self._flush()
+                self._finish()
             start, before = stop, int(totals[stop - 1])
 
-    def _flush(self) -> None:
-        if not self._pending_rows:
+    def _finish(self) -> None:
+        if self._part is None:
             return
-        table = pa.concat_tables(self._pending).combine_chunks()
-        self._pending, self._pending_rows, self._pending_bytes = [], 0, 0
+        num_rows = self._part.finish()
+        self._part, self._part_bytes = None, 0
         fresh = self._folder / FRESH
-        write_parquet(table, fresh)
         size_bytes, sha256 = fresh.stat().st_size, files.sha256_file(fresh)
-        part = Part(key=sha256[:KEY_DIGITS], num_rows=table.num_rows, size_bytes=size_bytes, sha256=sha256)
+        part = Part(key=sha256[:KEY_DIGITS], num_rows=num_rows, size_bytes=size_bytes, sha256=sha256)
         if self._previous is not None and part.key in self._known and is_whole(self._previous, part):
             fresh.unlink()
             files.link_or_copy(self._previous / part.name, self._folder / part.name)
         else:
             fresh.replace(self._folder / part.name)
         self._parts.append(part)
+
+
+class _PartFile:
+    """A part that is being written, a row group at a time; its bytes depend on the rows alone."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._writer: pq.ParquetWriter | None = None
+        self._pending: list[pa.Table] = []
+        self._pending_rows = self._pending_bytes = 0
+        self._num_rows = 0
+
+    def write(self, table: pa.Table, *, row_bytes: NDArray[np.int64]) -> None:
+        """Append rows with payloads of these sizes; a row group ends where it is full."""
+        totals = np.cumsum(row_bytes)
+        start, before = 0, 0
+        while start < table.num_rows:
+            by_bytes = int(np.searchsorted(totals, before + GROUP_BYTES - self._pending_bytes)) + 1
+            stop = min(start + READ_ROWS - self._pending_rows, by_bytes)
+            is_full = stop <= table.num_rows
+            stop = min(stop, table.num_rows)
+            self._pending.append(table.slice(start, stop - start))
+            self._pending_rows += stop - start
+            self._pending_bytes += int(totals[stop - 1]) - before
+            start, before = stop, int(totals[stop - 1])
+            if is_full:
+                self._write_group()
+
+    def finish(self) -> int:
+        """Write what is left; the number of rows."""
+        if self._pending_rows:
+            self._write_group()
+        self.close()
+        return self._num_rows
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._writer is not None:
+            self._writer.close()
+
+    def _write_group(self) -> None:
+        group = pa.concat_tables(self._pending).combine_chunks().replace_schema_metadata(None)
+        if self._writer is None:
+            self._writer = pq.ParquetWriter(self._path, group.schema, **_encoding(group))
+        self._writer.write_table(group, row_group_size=group.num_rows)
+        self._num_rows += group.num_rows
+        self._pending, self._pending_rows, self._pending_bytes = [], 0, 0
 
 
 def write_parquet(table: pa.Table, path: Path, *, metadata: dict[str, str] | None = None) -> None:

@@ -386,7 +386,7 @@ def test_a_full_disk_leaves_what_was_there(root: Path, tmp_path: Path, monkeypat
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(parts, "write_parquet", full)
+        patch.setattr(pq.ParquetWriter, "write_table", full)
         with pytest.raises(OSError, match="No space left"):
             workspace.ingest()
     assert (workspace.content(), workspace.outputs) == (before, outputs)
