@@ -22,7 +22,7 @@ from datamill.samples import Dataset, sort_classes
 from datamill.shards.exchange.packed import BATCH_BYTES, Packed, open_packed
 from datamill.shards.exchange.records import Wanted
 from datamill.sources.batches import Batch, Known, Reading
-from datamill.sources.entries import EMPTY, Checked, Hashes, check_payloads, entries_of, is_candidate, settle
+from datamill.sources.entries import EMPTY, Checked, Hashes, Settled, check_payloads, entries_of, is_candidate, settle
 from datamill.sources.journal import Journal, Memory
 from datamill.sources.listing import StoredFile
 from datamill.sources.params import ExchangedSource
@@ -125,8 +125,8 @@ def _batches(
     under_way: deque[_Chunk] = deque()
 
     def unknown() -> Iterator[pa.Array]:
-        for file in found:
-            for chunk in _chunks(packed, file.stored, wanted=wanted, journal=journal) if file.memory is None else ():
+        for file in (file.stored for file in found if file.memory is None):
+            for chunk in _chunks(packed, file, wanted=wanted, journal=journal):
                 under_way.append(chunk)
                 yield chunk.entries["payload"].take(pa.array(chunk.unknown))
 
@@ -138,21 +138,27 @@ def _batches(
             stretches = journal.record_stretches(journal.stretches.rows(file.stretches))
             yield Known(file.memory.samples, file.memory.rejects)
         else:
-            num_samples = num_rejects = 0
-            stretches = range(0)
-            is_last = False
-            while not is_last:
-                one = next(checked)
-                chunk = under_way.popleft()
-                settled = settle(chunk.entries, rows=chunk.unknown, checked=one, known=chunk.known)
-                rows = journal.record_stretches(chunk.stretches.table(*settled.hashes))
-                stretches = range(stretches.start if stretches else rows.start, rows.stop)
+            num_samples, num_rejects, stretches = 0, 0, range(0)
+            for settled, rows in _settled(checked, under_way, journal=journal):
                 num_samples, num_rejects = num_samples + settled.table.num_rows, num_rejects + len(settled.rejects)
-                is_last = chunk.is_last
+                stretches = range(stretches.start if stretches else rows.start, rows.stop)
                 yield Batch(settled.table, settled.rejects)
         facts = replace(file, stretches=stretches).facts
         journal.record_each([(file.stored.key, file.stored.stamp, num_samples, num_rejects, facts)])
     packed.refuse_changes()
+
+
+def _settled(
+    checked: Iterator[Checked], under_way: deque[_Chunk], *, journal: Journal
+) -> Iterator[tuple[Settled, range]]:
+    """What became of the chunks of one file, and where their stretches are recorded."""
+    is_last = False
+    while not is_last:
+        one = next(checked)
+        chunk = under_way.popleft()
+        is_last = chunk.is_last
+        settled = settle(chunk.entries, rows=chunk.unknown, checked=one, known=chunk.known)
+        yield settled, journal.record_stretches(chunk.stretches.table(*settled.hashes))
 
 
 def _new_bytes(found: Sequence[_File], *, journal: Journal) -> float:
