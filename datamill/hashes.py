@@ -1,10 +1,12 @@
 """Millions of hashes as numbers, and an index of them in a few bytes each."""
 
-import hashlib
+from hashlib import blake2b
+from itertools import pairwise
 from typing import final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from datamill.samples import HASH_BYTES, id_bytes
@@ -13,6 +15,21 @@ from datamill.samples import HASH_BYTES, id_bytes
 def halves(hashes: pa.Array | pa.ChunkedArray) -> NDArray[np.uint64]:
     """Sample ids, or content hashes, as two numbers each, shape ``(N, 2)``."""
     return id_bytes(hashes).view(np.uint64)
+
+
+def hash_each(values: pa.Array) -> NDArray[np.uint64]:
+    """Hash of each value, binary or text without null, shape ``(N, 2)``: its content hash, taken apart."""
+    kind = np.int64 if pa.types.is_large_binary(values.type) or pa.types.is_large_string(values.type) else np.int32
+    _, offsets, content = values.buffers()
+    ends = np.frombuffer(offsets, kind)[values.offset : values.offset + len(values) + 1].tolist()
+    view = memoryview(content if content is not None else b"")
+    hashes = [blake2b(view[start:end], digest_size=HASH_BYTES).digest() for start, end in pairwise(ends)]
+    return np.frombuffer(bytearray().join(hashes), np.uint64).reshape(len(values), 2)
+
+
+def identities(sources: pa.Array, contents: pa.Array) -> NDArray[np.uint64]:
+    """``samples.sample_id`` of each sample with these source keys and content hashes, shape ``(N, 2)``."""
+    return hash_each(pc.binary_join_element_wise(sources, contents, "\0"))
 
 
 def digits(hashes: NDArray[np.uint64]) -> pa.Array:
@@ -27,7 +44,7 @@ def word_hashes(words: pa.Array) -> NDArray[np.uint64]:
     """64-bit hash of each string, 0 where there is none, shape ``(N,)``."""
     encoded = words.dictionary_encode()
     distinct = [word.encode() for word in encoded.dictionary.to_pylist()]
-    codes = [int.from_bytes(hashlib.blake2b(word, digest_size=8).digest(), "big") for word in distinct]
+    codes = [int.from_bytes(blake2b(word, digest_size=8).digest(), "big") for word in distinct]
     places = encoded.indices.fill_null(len(distinct)).to_numpy(zero_copy_only=False)
     return np.asarray(np.array([*codes, 0], np.uint64)[places], np.uint64)
 

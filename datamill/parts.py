@@ -2,7 +2,7 @@
 
 Layout of a parts folder::
 
-    <key>.parquet   at most 50,000 rows and about 64 MiB, in sample order; the key is the hash of its content
+    <key>.parquet   at most 50,000 rows and about 64 MiB, in sample order; the key begins the SHA-256 of the file
     manifest.json   data set, rows, and key, rows, bytes and SHA-256 of every part, in order
 
 Where one part ends and the next begins is decided by the samples themselves: a part ends after a sample whose id's
@@ -12,7 +12,6 @@ were, whatever was done before: equal samples give equal parts, with or without 
 Source of the cutting rule: A. Muthitacharoen, B. Chen, D. Mazieres, "A Low-bandwidth Network File System", 2001.
 """
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -28,9 +27,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from datamill import files
 from datamill.errors import DataError
-from datamill.samples import Dataset
+from datamill.samples import Dataset, id_bytes
 
 MANIFEST = "manifest.json"
+FRESH = "fresh.parquet"  # a part that was written and is not yet named
 VERSION = 2
 TARGET_BYTES = 32 * 2**20  # of payload after which a part ends on average, once it has a quarter of that
 MIN_BYTES, MAX_BYTES = TARGET_BYTES // 4, 2 * TARGET_BYTES
@@ -38,7 +38,10 @@ MAX_ROWS = 50_000
 LEAST_ROW_BYTES = MAX_BYTES // MAX_ROWS  # what a small row counts for, so that small rows do not make huge parts
 READ_ROWS = 4_096  # rows decoded at a time; bounds memory, not results
 GROUP_BYTES = 8 * 2**20  # of a Parquet row group, which is what has to be read for the sake of one row
-KEY_BYTES = 12
+KEY_DIGITS = 24
+DENSE_SHARE = 0.9  # of its size that compression leaves of a payload that is not worth compressing, as PNG and JPEG are
+SAMPLE_BYTES = 2**18  # of a payload, by which that is told
+UNLIKE = ("sample_id", "source", "content_hash", "image.bytes")  # columns in which no value comes twice, as a rule
 
 
 class Part(BaseModel):
@@ -77,16 +80,16 @@ class PartsWriter:
         Args:
             folder: Must not hold anything yet.
             dataset: What holds for every sample.
-            previous: A finished parts folder; parts that come out the same are linked from there, not written.
+            previous: A finished parts folder; parts that come out the same are linked from there, so that whoever
+                knows those files need not read them again.
         """
         self._folder = folder
         self._dataset = dataset
         self._schema = dataset.arrow_schema()
         self._previous = previous
         self._known = known_parts(previous)
-        self._pending: list[pa.Table] = []
-        self._pending_rows = 0
-        self._pending_bytes = 0
+        self._part: _PartFile | None = None  # the one that is being written
+        self._part_bytes = 0
         self._parts: list[Part] = []
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -108,53 +111,99 @@ class PartsWriter:
         self, error: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
     ) -> None:
         """Finish the last part and the manifest, unless an error is on its way."""
+        if error is not None and self._part is not None:
+            self._part.close()
         if error is None:
-            self._flush()
+            self._finish()
             num_rows = sum(part.num_rows for part in self._parts)
             manifest = Manifest(dataset=self._dataset, num_rows=num_rows, parts=tuple(self._parts))
             files.write_json(self._folder / MANIFEST, manifest.model_dump(mode="json"))
 
     def _append(self, table: pa.Table) -> None:
-        sizes = np.maximum(_row_bytes(table), LEAST_ROW_BYTES)
+        row_bytes = _row_bytes(table)
+        sizes = np.maximum(row_bytes, LEAST_ROW_BYTES)
         is_end = _hashes(table["sample_id"]) * TARGET_BYTES < sizes << 32
         totals = np.cumsum(sizes)
         start, before = 0, 0  # first row not yet in a part, and the bytes of the rows before it
         while start < table.num_rows:
-            filled = self._pending_bytes + totals[start:] - before
+            filled = self._part_bytes + totals[start:] - before
             ends = np.flatnonzero((is_end[start:] & (filled >= MIN_BYTES)) | (filled >= MAX_BYTES))
             stop = start + int(ends[0]) + 1 if ends.size else table.num_rows
+            self._part = self._part or _PartFile(self._folder / FRESH)
+            self._part.write(table.slice(start, stop - start), row_bytes=row_bytes[start:stop])
+            self._part_bytes += int(totals[stop - 1]) - before
+            if ends.size:
+                self._finish()
+            start, before = stop, int(totals[stop - 1])
+
+    def _finish(self) -> None:
+        if self._part is None:
+            return
+        num_rows = self._part.finish()
+        self._part, self._part_bytes = None, 0
+        fresh = self._folder / FRESH
+        size_bytes, sha256 = fresh.stat().st_size, files.sha256_file(fresh)
+        part = Part(key=sha256[:KEY_DIGITS], num_rows=num_rows, size_bytes=size_bytes, sha256=sha256)
+        if self._previous is not None and part.key in self._known and is_whole(self._previous, part):
+            fresh.unlink()
+            files.link_or_copy(self._previous / part.name, self._folder / part.name)
+        else:
+            fresh.replace(self._folder / part.name)
+        self._parts.append(part)
+
+
+class _PartFile:
+    """A part that is being written, a row group at a time; its bytes depend on the rows alone."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._writer: pq.ParquetWriter | None = None
+        self._pending: list[pa.Table] = []
+        self._pending_rows = self._pending_bytes = 0
+        self._num_rows = 0
+
+    def write(self, table: pa.Table, *, row_bytes: NDArray[np.int64]) -> None:
+        """Append rows with payloads of these sizes; a row group ends where it is full."""
+        totals = np.cumsum(row_bytes)
+        start, before = 0, 0
+        while start < table.num_rows:
+            by_bytes = int(np.searchsorted(totals, before + GROUP_BYTES - self._pending_bytes)) + 1
+            stop = min(start + READ_ROWS - self._pending_rows, by_bytes)
+            is_full = stop <= table.num_rows
+            stop = min(stop, table.num_rows)
             self._pending.append(table.slice(start, stop - start))
             self._pending_rows += stop - start
             self._pending_bytes += int(totals[stop - 1]) - before
-            if ends.size:
-                self._flush()
             start, before = stop, int(totals[stop - 1])
+            if is_full:
+                self._write_group()
 
-    def _flush(self) -> None:
-        if not self._pending_rows:
-            return
-        table = pa.concat_tables(self._pending)
-        table = table.take(
-            np.arange(table.num_rows)
-        ).combine_chunks()  # fresh buffers: a slice's show where it came from
+    def finish(self) -> int:
+        """Write what is left; the number of rows."""
+        if self._pending_rows:
+            self._write_group()
+        self.close()
+        return self._num_rows
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._writer is not None:
+            self._writer.close()
+
+    def _write_group(self) -> None:
+        group = pa.concat_tables(self._pending).combine_chunks().replace_schema_metadata(None)
+        if self._writer is None:
+            self._writer = pq.ParquetWriter(self._path, group.schema, **_encoding(group))
+        self._writer.write_table(group, row_group_size=group.num_rows)
+        self._num_rows += group.num_rows
         self._pending, self._pending_rows, self._pending_bytes = [], 0, 0
-        key = content_key(table)
-        path = self._folder / f"{key}.parquet"
-        part = self._known.get(key)
-        if part is not None and self._previous is not None and is_whole(self._previous, part):
-            files.link_or_copy(self._previous / part.name, path)
-        else:
-            write_parquet(table, path)
-            size_bytes, sha256 = path.stat().st_size, files.sha256_file(path)
-            part = Part(key=key, num_rows=table.num_rows, size_bytes=size_bytes, sha256=sha256)
-        self._parts.append(part)
 
 
 def write_parquet(table: pa.Table, path: Path, *, metadata: dict[str, str] | None = None) -> None:
     """Write one Parquet file whose bytes depend on the table alone."""
     schema = table.schema.with_metadata(metadata) if metadata else table.schema.remove_metadata()
     with files.atomic_write(path) as partial:
-        pq.write_table(table.cast(schema), partial, compression="zstd", row_group_size=_group_rows(table))
+        pq.write_table(table.cast(schema), partial, row_group_size=_group_rows(table), **_encoding(table))
 
 
 class RowGroups:
@@ -312,8 +361,34 @@ def known_parts(folder: Path | None) -> Mapping[str, Part]:
 
 
 def _group_rows(table: pa.Table) -> int:
-    row_bytes = max(1, table.nbytes // max(1, table.num_rows))
+    row_bytes = max(1, int(_row_bytes(table).sum()) // max(1, table.num_rows))
     return int(min(READ_ROWS, max(1, GROUP_BYTES // row_bytes)))
+
+
+def _encoding(table: pa.Table) -> dict[str, Any]:
+    """How the columns are written; it depends on the rows alone."""
+    leaves = [leaf for field in table.schema for leaf in _leaves(field.name, field.type)]
+    compression = dict.fromkeys(leaves, "zstd")
+    if "image.bytes" in leaves and _is_dense(table["image"]):
+        compression["image.bytes"] = "none"
+    return {"compression": compression, "use_dictionary": [leaf for leaf in leaves if leaf not in UNLIKE]}
+
+
+def _leaves(name: str, kind: pa.DataType) -> list[str]:
+    """Names of the columns of a Parquet file that hold one of a table."""
+    if pa.types.is_struct(kind):
+        return [leaf for field in kind for leaf in _leaves(f"{name}.{field.name}", field.type)]
+    is_list = pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind) or pa.types.is_large_list(kind)
+    return _leaves(f"{name}.list.element", kind.value_type) if is_list else [name]
+
+
+def _is_dense(images: pa.ChunkedArray) -> bool:
+    """Whether compression would save little, as the first images show."""
+    payloads = pc.struct_field(images, "bytes")
+    sizes = pc.fill_null(pc.binary_length(payloads), 0).to_numpy()
+    few = payloads.slice(0, int(np.searchsorted(np.cumsum(sizes), SAMPLE_BYTES)) + 1).to_pylist()
+    sample = b"".join(one or b"" for one in few)[:SAMPLE_BYTES]
+    return len(pa.compress(sample, codec="zstd", asbytes=True)) > DENSE_SHARE * len(sample)
 
 
 def _row_bytes(table: pa.Table) -> NDArray[np.int64]:
@@ -332,36 +407,7 @@ def _row_bytes(table: pa.Table) -> NDArray[np.int64]:
 
 def _hashes(sample_ids: pa.ChunkedArray) -> NDArray[np.int64]:
     """Last 32 bits of each id, which is a hash already."""
-    raw = "".join(key[-8:] for key in sample_ids.to_pylist())
-    return np.frombuffer(bytes.fromhex(raw), ">u4").astype(np.int64)
-
-
-def content_key(table: pa.Table) -> str:
-    """Hash of a table's columns and rows, however they lie in memory (24 hexadecimal digits)."""
-    table = table.take(np.arange(table.num_rows)).combine_chunks()  # fresh buffers: a slice's show where it came from
-    total = hashlib.blake2b(str(table.schema.remove_metadata()).encode(), digest_size=KEY_BYTES)
-    with pa.ipc.new_stream(_HashSink(total), table.schema.remove_metadata()) as stream:
-        stream.write_table(table, max_chunksize=READ_ROWS)
-    return total.hexdigest()
-
-
-class _HashSink:
-    """A file to write to that only keeps the hash of what was written."""
-
-    closed = False
-
-    def __init__(self, total: Any) -> None:
-        self._total = total
-
-    def write(self, content: Any) -> int:
-        self._total.update(content)
-        return len(content)
-
-    def flush(self) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
+    return id_bytes(sample_ids)[:, -4:].copy().view(">u4").ravel().astype(np.int64)
 
 
 def conform(table: pa.Table, *, schema: pa.Schema) -> pa.Table:

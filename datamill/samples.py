@@ -6,6 +6,7 @@ from typing import Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
@@ -76,8 +77,10 @@ def sample_id(source: str, content: str) -> str:
 
 def id_bytes(sample_ids: pa.Array | pa.ChunkedArray) -> NDArray[np.uint8]:
     """Sample ids, or content hashes, as bytes, shape ``(N, 16)``."""
-    raw = bytes.fromhex("".join(sample_ids.to_pylist()))
-    return np.frombuffer(raw, np.uint8).reshape(len(sample_ids), HASH_BYTES)
+    ids = sample_ids.combine_chunks() if isinstance(sample_ids, pa.ChunkedArray) else sample_ids
+    one_list = pa.ListArray.from_arrays(pa.array([0, len(ids)], pa.int32()), ids)
+    digits = pc.binary_join(one_list, "")[0].as_buffer().to_pybytes()
+    return np.frombuffer(bytes.fromhex(digits.decode()), np.uint8).reshape(len(ids), HASH_BYTES)
 
 
 def sort_classes(labels: Sequence[str]) -> tuple[str, ...]:

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from datamill import ledger, parts, samples
+from datamill import ledger, parts
 from datamill.errors import DataError, StageError
+from datamill.hashes import digits, identities
 from datamill.parts import conform
 from datamill.samples import Dataset
 
@@ -59,18 +60,23 @@ class Reading:
 def sample_table(
     *,
     dataset: Dataset,
-    sources: Sequence[str],
-    contents: Sequence[str],
+    sources: Sequence[str] | pa.Array,
+    contents: Sequence[str] | pa.Array,
     labels: Sequence[str] | pa.Array | pa.ChunkedArray,
     payload: Mapping[str, pa.Array],
     groups: pa.Array | None = None,
     times: pa.Array | None = None,
+    sample_ids: pa.Array | None = None,
 ) -> pa.Table:
-    """Samples with these source keys, content hashes and payload columns, ready for a parts folder."""
+    """Samples with these source keys, content hashes and payload columns, ready for a parts folder.
+
+    Their ids are made of source keys and content hashes, unless they are known.
+    """
+    sources, contents = pa.array(sources, pa.string()), pa.array(contents, pa.string())
     columns: dict[str, Any] = {
-        "sample_id": pa.array([samples.sample_id(s, c) for s, c in zip(sources, contents, strict=True)], pa.string()),
-        "source": pa.array(sources, pa.string()),
-        "content_hash": pa.array(contents, pa.string()),
+        "sample_id": digits(identities(sources, contents)) if sample_ids is None else sample_ids,
+        "source": sources,
+        "content_hash": contents,
         "label": labels if isinstance(labels, pa.ChunkedArray) else pa.array(labels, pa.string()),
         "origin": pa.repeat(pa.scalar("source"), len(sources)),
         "parents": pa.ListArray.from_arrays(np.zeros(len(sources) + 1, np.int32), pa.array([], pa.string())),

@@ -8,8 +8,9 @@ from sklearn import datasets
 from sklearn.utils import Bunch
 
 from datamill import samples
+from datamill.hashes import digits, hash_each
 from datamill.modalities import image
-from datamill.samples import Dataset, Feature, content_hash
+from datamill.samples import Dataset, Feature
 from datamill.sources.batches import Batch, Reading, sample_table
 from datamill.sources.columns import hash_rows
 from datamill.sources.params import BundledSource
@@ -39,13 +40,13 @@ def read(source: BundledSource) -> Reading:
     return Reading(dataset=dataset, num_items=len(bunch.target), batches=_once(table))
 
 
-def _images(bunch: Bunch) -> tuple[dict[str, pa.Array], list[str]]:
+def _images(bunch: Bunch) -> tuple[dict[str, pa.Array], pa.Array]:
     pixels = np.rint(bunch.images * (255 / DIGITS_MAX)).astype(np.uint8)
     column = image.payload(list(pixels[..., None]))
-    return {"image": column}, [content_hash(one["bytes"]) for one in column.to_pylist()]
+    return {"image": column}, digits(hash_each(column.field("bytes")))
 
 
-def _rows(bunch: Bunch, *, dataset: Dataset) -> tuple[dict[str, pa.Array], list[str]]:
+def _rows(bunch: Bunch, *, dataset: Dataset) -> tuple[dict[str, pa.Array], pa.Array]:
     columns = {
         feature.column: pa.array(bunch.data[:, number], pa.float64()) for number, feature in enumerate(dataset.features)
     }

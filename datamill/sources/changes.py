@@ -9,8 +9,8 @@ import pyarrow.compute as pc
 
 from datamill.sources.journal import remembered
 from datamill.sources.listing import table_of
-from datamill.sources.params import ExchangedSource, ImageFolderSource, IngestParams, TableSource
-from datamill.sources.stores import in_step, open_store
+from datamill.sources.params import ExchangedSource, IdxSource, ImageFolderSource, IngestParams, TableSource
+from datamill.sources.stores import in_step, open_file, open_store
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,20 @@ def count_changes(params: IngestParams, *, state: Path, made_with: str, samples:
         samples: What ingest wrote the last time.
 
     Returns:
-        The counts; ``None`` for sources whose items are known only once they are read (IDX, bundled).
+        The counts; ``None`` for bundled sets, which never change.
 
     Raises:
         DataError: The source cannot be listed.
     """
     listed = _listed(params)
-    return None if listed is None else compare(listed, remembered(state, made_with=made_with, samples=samples))
+    if listed is None:
+        return None
+    known = remembered(state, made_with=made_with, samples=samples)
+    if isinstance(params.source, IdxSource):  # whose journal has blocks of files beside the files
+        from datamill.sources.idx import FILE
+
+        known = (table.filter(pc.starts_with(table["key"], FILE)) for table in known)
+    return compare(listed, known)
 
 
 def compare(listed: Iterable[pa.Table], known: Iterable[pa.Table]) -> Changes:
@@ -79,6 +86,13 @@ def _listed(params: IngestParams) -> Iterator[pa.Table] | None:
         wanted = Wanted(image=source.image, label=source.label, max_bytes=params.max_file_bytes)
         packed = open_packed(source.path, format=source.format, wanted=wanted, class_names=source.class_names)
         return iter([table_of(packed.files)])
+    if isinstance(source, IdxSource):
+        from datamill.sources.idx import file_items
+
+        urls = zip(source.images, source.labels, strict=True)
+        items = file_items((open_file(images)[1], open_file(labels)[1]) for images, labels in urls)
+        keys, stamps = zip(*items, strict=True)
+        return iter([pa.table([pa.array(keys), pa.array(stamps, pa.string())], ["key", "stamp"])])
     if isinstance(source, TableSource):
         from datamill.sources.table import table_files
 

@@ -9,11 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datamill.samples import content_hash
+from datamill.hashes import digits, hash_each
 
 Kind = Literal["number", "boolean", "category"]
 
 MISSING = pa.array(["", "na", "n/a", "nan", "null"])  # cells of a text file that mean "no value", in any case
+PLAIN_PATTERN = r"^[ !#-\[\]-~]*$"  # text that JSON writes as it is
 BOOLEAN = pa.array(["true", "false"])
 NUMBER_PATTERN = r"^[+-]?(\d+\.?\d*([eE][+-]?\d+)?|\.\d+([eE][+-]?\d+)?|(?i:inf|infinity))$"
 TIME_TYPE = pa.timestamp("us", tz="UTC")
@@ -84,7 +85,21 @@ def as_kind(column: pa.Array, *, kind: Kind) -> Parsed:
     return Parsed(pc.utf8_lower(texts) if kind == "boolean" else texts, _none_odd(column))
 
 
-def hash_rows(columns: Mapping[str, pa.Array]) -> list[str]:
+def as_json(columns: Sequence[pa.Array]) -> pa.Array:
+    """Each row of columns of text as a JSON list, ``["red", null]``, as binary."""
+    words = []
+    for column in columns:
+        encoded = column.dictionary_encode()
+        distinct = encoded.dictionary
+        if pc.all(pc.match_substring_regex(distinct, PLAIN_PATTERN)).as_py():
+            quoted = pc.binary_join_element_wise('"', distinct, '"', "")
+        else:
+            quoted = pa.array([json.dumps(word) for word in distinct.to_pylist()], pa.string())
+        words.append(pc.fill_null(quoted.take(encoded.indices), "null"))
+    return pc.binary_join_element_wise("[", pc.binary_join_element_wise(*words, ", "), "]", "").cast(pa.binary())
+
+
+def hash_rows(columns: Mapping[str, pa.Array]) -> pa.Array:
     """Content hash of each row of features (float64 or string), whatever the order of the columns and their format."""
     ordered = [columns[name] for name in sorted(columns)]
     numbers = [column for column in ordered if column.type == pa.float64()]
@@ -95,8 +110,12 @@ def hash_rows(columns: Mapping[str, pa.Array]) -> list[str]:
         packed["is_valid"][:, place] = pc.is_valid(column).to_numpy(zero_copy_only=False)
         # Adding zero turns -0.0 into 0.0: they are equal, so they must hash alike.
         packed["value"][:, place] = pc.fill_null(column, 0.0).to_numpy(zero_copy_only=False) + 0.0
-    words = zip(*(column.to_pylist() for column in texts), strict=True) if texts else [()] * num_rows
-    return [content_hash(row.tobytes() + json.dumps(word).encode()) for row, word in zip(packed, words, strict=True)]
+    pieces = [as_json(texts) if texts else pa.repeat(pa.scalar(b"[]"), num_rows)]
+    if numbers:
+        kind = pa.binary(packed.dtype.itemsize * len(numbers))
+        rows = pa.Array.from_buffers(kind, num_rows, [None, pa.py_buffer(packed.tobytes())])
+        pieces.insert(0, rows.cast(pa.binary()))
+    return digits(hash_each(pc.binary_join_element_wise(*pieces, b"")))
 
 
 def _microseconds(text: str) -> int | None:

@@ -14,29 +14,23 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from datamill.errors import DataError
-from datamill.samples import Dataset, content_hash, sort_classes
-from datamill.shards.exchange.packed import Packed, open_packed
-from datamill.shards.exchange.records import Fault, Record, Wanted
-from datamill.sources.batches import BATCH_BYTES, Batch, Known, Reading, Reject, sample_table
-from datamill.sources.integrity import find_fault
+from datamill.hashes import hash_each
+from datamill.samples import Dataset, sort_classes
+from datamill.shards.exchange.packed import BATCH_BYTES, Packed, open_packed
+from datamill.shards.exchange.records import Wanted
+from datamill.sources.batches import Batch, Known, Reading
+from datamill.sources.entries import EMPTY, Checked, Hashes, Settled, check_payloads, entries_of, is_candidate, settle
 from datamill.sources.journal import Journal, Memory
 from datamill.sources.listing import StoredFile
 from datamill.sources.params import ExchangedSource
+from datamill.sources.stretches import Stretches, cut, stretches_of
 from datamill.stage import Context
 
-BATCH_IMAGES = 1024
-WORTH_IMAGES = 10_000  # to check, from which on workers gain more than their start costs
-
-
-class PackedImage(NamedTuple):
-    """An image that has a class."""
-
-    place: str
-    payload: bytes
-    label: str
-    is_known: bool = False
+BATCH_IMAGES = 2_048
+WORTH_BYTES = 2**27  # of images to check, from which on workers gain more than their start costs
 
 
 @dataclass
@@ -47,19 +41,34 @@ class _File:
     memory: Memory | None
     num_items: int = 0
     labels: set[str] = field(default_factory=set)
+    stretches: range = range(0)
 
     @property
     def facts(self) -> str:
         """What the journal keeps of it."""
-        return json.dumps({"num_items": self.num_items, "labels": sorted(self.labels)})
+        stretches = [self.stretches.start, self.stretches.stop]
+        return json.dumps({"num_items": self.num_items, "labels": sorted(self.labels), "stretches": stretches})
 
 
 class _Chunk(NamedTuple):
-    """Entries that are checked together, and the file they belong to."""
+    """Entries that are checked together.
 
-    file: _File
-    entries: list[PackedImage | Reject]
+    Attributes:
+        entries: With the columns of ``ENTRIES``.
+        stretches: Where they are cut, and the hashes of the pieces.
+        known: Hashes of images that were checked by the last ingest.
+        is_last: Whether they are the last of their file.
+    """
+
+    entries: pa.RecordBatch
+    stretches: Stretches
+    known: Hashes
     is_last: bool
+
+    @property
+    def unknown(self) -> NDArray[np.int64]:
+        """Rows that must be checked."""
+        return np.flatnonzero(is_candidate(self.entries) & ~self.known.contents.any(axis=1))
 
 
 def read(
@@ -82,7 +91,7 @@ def read(
         raise DataError(f"{source.path}: none of its {num_items} entries is a sample of a known class")
     name = packed.store.name.partition(".")[0]
     dataset = Dataset(name=name or "images", modality="image", classes=sort_classes(list(labels)))
-    check = partial(check_images, dataset=dataset.model_copy(update={"classes": ()}), max_pixels=max_pixels)
+    check = partial(check_payloads, max_pixels=max_pixels)
     return Reading(
         dataset=dataset,
         num_items=num_items,
@@ -97,9 +106,9 @@ def _profiled(packed: Packed, *, wanted: Wanted, journal: Journal) -> list[_File
     for stored, memory in zip(packed.files, memories, strict=True):
         facts = json.loads(memory.facts) if memory is not None and memory.facts else None
         if facts is None:
-            file = _File(stored, None, *packed.profile(wanted, file=stored))
+            file = _File(stored, None, *packed.profile(wanted, files=[stored]))
         else:
-            file = _File(stored, memory, facts["num_items"], set(facts["labels"]))
+            file = _File(stored, memory, facts["num_items"], set(facts["labels"]), range(*facts["stretches"]))
         found.append(file)
     return found
 
@@ -109,98 +118,82 @@ def _batches(
     found: Sequence[_File],
     *,
     wanted: Wanted,
-    check: Callable[[list[PackedImage | Reject]], tuple[pa.Table, list[Reject]]],
+    check: Callable[[pa.Array], Checked],
     context: Context,
     journal: Journal,
 ) -> Iterator[Batch | Known]:
     under_way: deque[_Chunk] = deque()
 
-    def entries() -> Iterator[list[PackedImage | Reject]]:
-        for file in found:
-            for chunk in _chunks(packed, file, wanted=wanted, journal=journal) if file.memory is None else ():
+    def unknown() -> Iterator[pa.Array]:
+        for file in (file.stored for file in found if file.memory is None):
+            for chunk in _chunks(packed, file, wanted=wanted, journal=journal):
                 under_way.append(chunk)
-                yield chunk.entries
+                yield chunk.entries["payload"].take(pa.array(chunk.unknown))
 
-    num_fresh = sum(file.num_items for file in found if file.memory is None)
-    apply = context.engine.map if num_fresh >= WORTH_IMAGES else map
-    checked = iter(apply(check, entries()))
+    apply = context.engine.map if _new_bytes(found, journal=journal) >= WORTH_BYTES else map
+    checked = iter(apply(check, unknown()))
     for file in found:
         if file.memory is not None:
-            yield Known(file.memory.samples, file.memory.rejects)
             num_samples, num_rejects = len(file.memory.samples), len(file.memory.rejects)
+            stretches = journal.record_stretches(journal.stretches.rows(file.stretches))
+            yield Known(file.memory.samples, file.memory.rejects)
         else:
-            num_samples = num_rejects = 0
-            is_last = False
-            while not is_last:
-                table, rejects = next(checked)
-                is_last = under_way.popleft().is_last
-                num_samples, num_rejects = num_samples + table.num_rows, num_rejects + len(rejects)
-                yield Batch(table, rejects)
-        journal.record_each([(file.stored.key, file.stored.stamp, num_samples, num_rejects, file.facts)])
+            num_samples, num_rejects, stretches = 0, 0, range(0)
+            for settled, rows in _settled(checked, under_way, journal=journal):
+                num_samples, num_rejects = num_samples + settled.table.num_rows, num_rejects + len(settled.rejects)
+                stretches = range(stretches.start if stretches else rows.start, rows.stop)
+                yield Batch(settled.table, settled.rejects)
+        facts = replace(file, stretches=stretches).facts
+        journal.record_each([(file.stored.key, file.stored.stamp, num_samples, num_rejects, facts)])
     packed.refuse_changes()
 
 
-def _chunks(packed: Packed, file: _File, *, wanted: Wanted, journal: Journal) -> Iterator[_Chunk]:
-    """Runs of entries of at most ``BATCH_IMAGES`` and about ``BATCH_BYTES``; the last may be empty."""
-    chunk: list[PackedImage | Reject] = []
-    size = 0
-    for record in packed.read_file(file.stored, wanted=wanted):
-        entry = _entry(record, packed=packed)
-        chunk.append(entry)
-        size += len(entry.payload) if isinstance(entry, PackedImage) else 0
-        if len(chunk) == BATCH_IMAGES or size >= BATCH_BYTES:
-            yield _Chunk(file, _recognised(chunk, journal=journal), is_last=False)
-            chunk, size = [], 0
-    yield _Chunk(file, _recognised(chunk, journal=journal), is_last=True)
+def _settled(
+    checked: Iterator[Checked], under_way: deque[_Chunk], *, journal: Journal
+) -> Iterator[tuple[Settled, range]]:
+    """What became of the chunks of one file, and where their stretches are recorded."""
+    is_last = False
+    while not is_last:
+        one = next(checked)
+        chunk = under_way.popleft()
+        is_last = chunk.is_last
+        settled = settle(chunk.entries, rows=chunk.unknown, checked=one, known=chunk.known)
+        yield settled, journal.record_stretches(chunk.stretches.table(*settled.hashes))
 
 
-def _recognised(entries: list[PackedImage | Reject], *, journal: Journal) -> list[PackedImage | Reject]:
-    """The entries, each image with whether its content was checked by the last ingest."""
-    if journal.samples is None:
-        return entries
-    places = [place for place, entry in enumerate(entries) if isinstance(entry, PackedImage)]
-    contents = [content_hash(entry.payload) for entry in entries if isinstance(entry, PackedImage)]
-    for place in np.asarray(places, int)[journal.has_passed(pa.array(contents, pa.string()))]:
-        entry = entries[place]
-        assert isinstance(entry, PackedImage)
-        entries[place] = entry._replace(is_known=True)
-    return entries
+def _new_bytes(found: Sequence[_File], *, journal: Journal) -> float:
+    """About how much must be checked, if changed files still hold all that they held."""
+    fresh = [file for file in found if file.memory is None]
+    num_read = sum(file.num_items for file in fresh)
+    num_known = journal.num_samples - sum(len(file.memory.samples) for file in found if file.memory is not None)
+    return sum(file.stored.size_bytes for file in fresh) * max(0, num_read - num_known) / max(1, num_read)
 
 
-def check_images(
-    entries: list[PackedImage | Reject], *, dataset: Dataset, max_pixels: int
-) -> tuple[pa.Table, list[Reject]]:
-    """The samples among some entries, and the rejects; in a worker."""
-    results = [_checked(entry, max_pixels=max_pixels) for entry in entries]
-    good = [result for result in results if isinstance(result, PackedImage)]
-    return _table(good, dataset=dataset), [result for result in results if isinstance(result, Reject)]
+def _chunks(packed: Packed, file: StoredFile, *, wanted: Wanted, journal: Journal) -> Iterator[_Chunk]:
+    """Runs of entries, of about ``BATCH_IMAGES`` or ``BATCH_BYTES``; the last may be empty."""
+    named = "a number from 0" if packed.class_names is None else f"one of the {len(packed.class_names)} named"
+    waiting = [EMPTY]
+    for columns in packed.read_columns(file, wanted=wanted):
+        waiting.append(entries_of(columns, name_of=packed.class_of, named=named))
+        if sum(map(len, waiting)) >= BATCH_IMAGES or sum(some.nbytes for some in waiting) >= BATCH_BYTES:
+            chunk, rest = _chunk(waiting, journal=journal, is_last=False)
+            waiting = [rest]
+            yield chunk
+    yield _chunk(waiting, journal=journal, is_last=True)[0]
 
 
-def _checked(entry: PackedImage | Reject, *, max_pixels: int) -> PackedImage | Reject:
-    if isinstance(entry, Reject) or entry.is_known:
-        return entry
-    fault = find_fault(entry.payload, max_pixels=max_pixels)
-    return entry if fault is None else Reject(entry.place, *fault)
-
-
-def _entry(record: Record | Fault, *, packed: Packed) -> PackedImage | Reject:
-    if isinstance(record, Fault):
-        return Reject(*record)
-    label = packed.class_of(record.label)
-    if label is None:
-        known = "a number from 0" if packed.class_names is None else f"one of the {len(packed.class_names)} named"
-        return Reject(record.place, "unknown_class", f"class {record.label!r} is not {known}")
-    if not isinstance(record.payload, bytes):
-        return Reject(record.place, "not_an_image", "holds a row of numbers, not an encoded image")
-    return PackedImage(record.place, record.payload, label)
-
-
-def _table(images: Sequence[PackedImage], *, dataset: Dataset) -> pa.Table:
-    payloads = [{"bytes": image.payload, "path": None} for image in images]
-    return sample_table(
-        dataset=dataset,
-        sources=[image.place for image in images],
-        contents=[content_hash(image.payload) for image in images],
-        labels=[image.label for image in images],
-        payload={"image": pa.array(payloads, dataset.arrow_schema().field("image").type)},
-    )
+def _chunk(waiting: Sequence[pa.RecordBatch], *, journal: Journal, is_last: bool) -> tuple[_Chunk, pa.RecordBatch]:
+    """The entries up to the end of the last stretch, and those after it."""
+    entries = pa.concat_batches(waiting)
+    stops = cut(entries["payload"], is_end=is_last)
+    count = int(stops[-1]) if len(stops) else 0
+    entries, rest = entries.slice(0, count), entries.slice(count)
+    stretches = stretches_of(entries["payload"], keys=entries["place"], stops=stops)
+    contents, identities, near = journal.stretches.find(stretches, num_rows=count)
+    chunk = _Chunk(entries, stretches, Hashes(contents, identities), is_last)
+    if journal.samples is not None:
+        rows = chunk.unknown
+        hashes = hash_each(entries["payload"].take(pa.array(rows)))
+        hashes[~journal.stretches.has_content(hashes, near=near)] = 0
+        contents[rows] = hashes
+    return chunk, rest

@@ -28,6 +28,7 @@ from datamill.sources.stores import Store, inflated, open_file, refuse_changes
 
 UINT8_CODE = 0x08
 LABEL_DIMS, IMAGE_DIMS = 1, 3
+FILE = "!"  # begins the key of a file in the journal, and sorts before the digits that keys of blocks begin with
 
 
 @dataclass(frozen=True)
@@ -114,8 +115,17 @@ def read(source: IdxSource, *, max_pixels: int, journal: Journal) -> Reading:
     return Reading(
         dataset=dataset,
         num_items=sum(images.shape[0] for images, _ in pairs),
-        batches=_batches(_blocks(pairs, numbers=numbers, names=names), dataset=dataset, journal=journal),
+        batches=_batches(pairs, _blocks(pairs, numbers=numbers, names=names), dataset=dataset, journal=journal),
     )
+
+
+def file_items(pairs: Iterable[tuple[StoredFile, StoredFile]]) -> list[tuple[str, str | None]]:
+    """Key in the journal and stamp of every file, in the order of the keys; no sample belongs to them."""
+    return [
+        (f"{FILE}{pair:09d} {role}", file.stamp)
+        for pair, both in enumerate(pairs)
+        for role, file in zip(("images", "labels"), both, strict=True)
+    ]
 
 
 def _blocks(
@@ -131,7 +141,11 @@ def _blocks(
             refuse_changes(read.store.url, before=[read.file], after=read.store.files())
 
 
-def _batches(blocks: Iterable[IdxBlock], *, dataset: Dataset, journal: Journal) -> Iterator[Batch | Known]:
+def _batches(
+    pairs: Sequence[tuple[IdxFile, IdxFile]], blocks: Iterable[IdxBlock], *, dataset: Dataset, journal: Journal
+) -> Iterator[Batch | Known]:
+    files = file_items((images.file, labels.file) for images, labels in pairs)
+    journal.record_each([(key, stamp, 0, 0, None) for key, stamp in files])
     waiting: deque[tuple[IdxBlock, str]] = deque()
 
     def items() -> Iterator[tuple[str, str]]:

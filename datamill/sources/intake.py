@@ -113,7 +113,7 @@ class _Samples(parts.PartsWriter):
 
     def _is_between_parts(self) -> bool:
         self._write_waiting()
-        return not self._pending_rows
+        return self._part is None
 
     def _link(self, part: parts.Part) -> None:
         assert self._previous is not None

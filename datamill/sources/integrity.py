@@ -17,6 +17,10 @@ from datamill.modalities import image
 Fault = tuple[str, str]  # reason code, message
 
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+PNG_START, PNG_END = PNG_MAGIC + b"\0\0\0\rIHDR", b"\0\0\0\0IEND\xaeB`\x82"
+PLAIN_CHANNELS = {0: 1, 2: 3}  # by colour type: grey, and red, green and blue
+PLAIN_SIDE = 2**15  # px; any decoder takes images up to here
+LAST_FILTER = 4  # of those that a row of pixels may begin with
 JPEG_MAGIC = b"\xff\xd8\xff"
 BMP_HEADER_BYTES = {12, 40, 52, 56, 64, 108, 124}  # sizes of the second header, by version of the format
 BMP_UNCOMPRESSED = {0, 3, 6}  # plain pixels, or plain pixels with channel masks
@@ -32,6 +36,8 @@ def find_fault(payload: bytes, *, max_pixels: int) -> Fault | None:
     """
     if not payload:
         return "zero_byte", "the file is empty"
+    if _is_plain_png(payload, max_pixels=max_pixels):
+        return None
     find_end = _structure(payload)
     if find_end is None:
         return "not_an_image", f"no {', '.join(image.FORMATS)} image: the first bytes are {payload[:8]!r}"
@@ -40,6 +46,52 @@ def find_fault(payload: bytes, *, max_pixels: int) -> Fault | None:
     except struct.error:
         return "truncated", f"the file ends after {len(payload)} bytes, inside its header"
     return fault or _decoding_fault(payload, max_pixels=max_pixels)
+
+
+def _is_plain_png(payload: bytes, *, max_pixels: int) -> bool:
+    """Whether it is a PNG of 8 bits with all its pixels and nothing else, so that every decoder takes it.
+
+    To see that takes half the time of decoding. Of other files it says nothing.
+    """
+    if not payload.startswith(PNG_START) or not payload.endswith(PNG_END) or len(payload) < 57:
+        return False
+    width, height, depth, colour, *rest, crc = struct.unpack_from(">IIBBBBBI", payload, 16)
+    channels = PLAIN_CHANNELS.get(colour)
+    if channels is None or depth != 8 or rest != [0, 0, 0] or zlib.crc32(payload[12:29]) != crc:
+        return False
+    if not 0 < width <= PLAIN_SIDE or not 0 < height <= PLAIN_SIDE or width * height > max_pixels:
+        return False
+    row_bytes = 1 + width * channels
+    pixels = _inflated(_pixel_chunks(payload), size=height * row_bytes)
+    return pixels is not None and max(pixels[::row_bytes]) <= LAST_FILTER
+
+
+def _pixel_chunks(payload: bytes) -> bytes:
+    """What the chunks between the header and the end hold, if they are chunks of pixels with their checksums."""
+    start, stop = 33, len(payload) - len(PNG_END)
+    pieces = []
+    while start < stop:
+        length, name = struct.unpack_from(">I4s", payload, start)
+        end = start + 8 + length
+        if name != b"IDAT" or not length or end + 4 > stop:
+            return b""
+        if zlib.crc32(payload[start + 4 : end]) != struct.unpack_from(">I", payload, end)[0]:
+            return b""
+        pieces.append(payload[start + 8 : end])
+        start = end + 4
+    return b"".join(pieces)
+
+
+def _inflated(deflated: bytes, *, size: int) -> bytes | None:
+    """What a stream holds, if it is whole, of this size, and looks back no further than decoders need allow."""
+    if not deflated or 256 << (deflated[0] >> 4) < min(size, 2**15):
+        return None
+    inflater = zlib.decompressobj()
+    try:
+        content = inflater.decompress(deflated, size + 1)
+    except zlib.error:
+        return None
+    return content if inflater.eof and not inflater.unused_data and len(content) == size else None
 
 
 def _decoding_fault(payload: bytes, *, max_pixels: int) -> Fault | None:

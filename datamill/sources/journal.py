@@ -3,18 +3,18 @@
 The journal is no result: it lies in the stage's own folder, may be deleted at any time, and is believed only together
 with the outputs it was written with::
 
-    items.parquet   one row per item, in the order it was read: key, stamp, samples and rejects it gave, facts
-    journal.json    version, what the items were read with, and SHA-256 of the items, the samples and the rejects
+    items.parquet     one row per item, in the order it was read: key, stamp, samples and rejects it gave, facts
+    stretches.arrow   hashes of the images of packed files, see ``stretches``
+    journal.json      version, what the items were read with, and SHA-256 of the other files and of the outputs
 
-An item is a file, or a part of one. Equal stamps under one key mean equal contents.
+An item is a file, or a part of one. Equal stamps under one key mean equal contents. Of the samples, the manifest is
+compared at once, and a part when an item is recalled that is in it: nothing is taken over that was not looked at.
 """
 
 import hashlib
 import importlib.metadata
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -23,17 +23,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from datamill import files, imports, parts
 from datamill.errors import DataError
-from datamill.hashes import HashIndex, halves
-from datamill.samples import Dataset
+from datamill.sources.stretches import KnownStretches, StretchWriter
 from datamill.stage import Params
 
-VERSION = 1
-JOURNAL, ITEMS, NEXT = "journal.json", "items.parquet", "items.next.parquet"
+VERSION = 2
+JOURNAL, ITEMS, STRETCHES = "journal.json", "items.parquet", "stretches.arrow"
+NEXT = "next."  # begins the name of a file that is being written
 DECODERS = ("pyarrow", "numpy", "opencv-python", "opencv-python-headless", "pillow")  # they decide what an item becomes
 READ_ROWS = 16_384  # items read at a time; bounds memory, not results
 
@@ -71,6 +70,7 @@ class _Seal(BaseModel):
     version: int
     made_with: str
     items: str
+    stretches: str | None
     manifest: str
     rejects: str
 
@@ -79,9 +79,9 @@ class Journal:
     """The journal of the last ingest, to recall from, and that of this one, to record in.
 
     Attributes:
-        samples: The samples of the last ingest, every byte of which was checked; ``None`` if nothing can be recalled.
-        rejects: Its rejects; likewise.
-        dataset: Its data set; likewise.
+        samples: The samples of the last ingest; ``None`` if nothing can be recalled. Rows of recalled items are whole.
+        rejects: Its rejects, every byte of which was checked; likewise.
+        stretches: What is known of images in packed files.
     """
 
     def __init__(self, folder: Path, *, made_with: str, previous: Mapping[str, Path]) -> None:
@@ -95,13 +95,21 @@ class Journal:
         self._folder = folder
         self._made_with = made_with
         self._record: parts.RowGroups | None = None
-        self._passed: HashIndex | None = None
+        self._stretches: StretchWriter | None = None
+        self._parts = _Parts(None)
         self.samples: Path | None = None
         self.rejects: Path | None = None
-        self.dataset: Dataset | None = None
-        if _is_sound(folder, made_with=made_with, previous=previous):
+        self.stretches = KnownStretches(None)
+        seal = _sound_seal(folder, made_with=made_with, previous=previous)
+        if seal is not None:
             self.samples, self.rejects = previous["samples"], previous["rejects"]
-            self.dataset = parts.read_manifest(self.samples).dataset
+            self._parts = _Parts(self.samples)
+            self.stretches = KnownStretches(None if seal.stretches is None else folder / STRETCHES)
+
+    @property
+    def num_samples(self) -> int:
+        """Samples that the last ingest wrote; 0 if nothing can be recalled."""
+        return self._parts.num_samples
 
     def recall(self, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
         """Items, in the order of their keys, with what is remembered of those that have not changed.
@@ -115,7 +123,7 @@ class Journal:
         """
         known = _Window(_located(self._folder / ITEMS) if self.samples is not None else iter(()))
         for table in tables:
-            recalled = known.match(table)
+            recalled = self._parts.only_whole(known.match(table))
             for field in RECALLED:
                 table = table.append_column(field, recalled[field.name])
             yield table
@@ -126,30 +134,23 @@ class Journal:
         for table in self.recall(tables):
             yield _memory(table.to_pylist()[0])
 
-    def has_passed(self, content_hashes: pa.Array | pa.ChunkedArray) -> NDArray[np.bool_]:
-        """Which of these contents became samples in the last ingest, so that they need not be checked again.
-
-        Takes about 24 bytes of memory per sample.
-        """
-        if self.samples is None:
-            return np.zeros(len(content_hashes), bool)
-        if self._passed is None:
-            found = [
-                halves(table["content_hash"]) for table in parts.iter_tables(self.samples, columns=["content_hash"])
-            ]
-            self._passed = HashIndex(np.concatenate([np.zeros((0, 2), np.uint64), *found]))
-        return np.asarray(self._passed.find(halves(content_hashes)) >= 0)
-
     def record(self, items: pa.Table) -> None:
         """Append items in the order in which their samples and rejects are written; see ``ITEM`` for the columns."""
         if self._record is None:
-            self._record = parts.RowGroups(self._folder / NEXT)
+            self._record = parts.RowGroups(self._folder / (NEXT + ITEMS))
         self._record.write(items.select(ITEM.names).cast(ITEM))
 
     def record_each(self, items: Sequence[tuple[str, str | None, int, int, str | None]]) -> None:
         """``record`` for a few items, one value per column each."""
         columns = [[item[place] for item in items] for place in range(len(ITEM))]
         self.record(pa.table(columns, schema=ITEM))
+
+    def record_stretches(self, stretches: pa.Table) -> range:
+        """Append stretches of images; which rows they are."""
+        if self._stretches is None:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._stretches = StretchWriter(self._folder / (NEXT + STRETCHES))
+        return self._stretches.write(stretches)
 
     def keep(self, *, samples: Path, rejects: Path) -> None:
         """Make what was recorded the journal of these outputs; without a record there is none any more."""
@@ -158,11 +159,17 @@ class Journal:
             return
         self._record.__exit__(None, None, None)
         self._record = None
-        (self._folder / NEXT).replace(self._folder / ITEMS)
+        (self._folder / (NEXT + ITEMS)).replace(self._folder / ITEMS)
+        has_stretches = self._stretches is not None
+        if self._stretches is not None:
+            self._stretches.close()
+            self._stretches = None
+            (self._folder / (NEXT + STRETCHES)).replace(self._folder / STRETCHES)
         seal = _Seal(
             version=VERSION,
             made_with=self._made_with,
             items=files.sha256_file(self._folder / ITEMS),
+            stretches=files.sha256_file(self._folder / STRETCHES) if has_stretches else None,
             manifest=files.sha256_file(samples / parts.MANIFEST),
             rejects=files.sha256_file(rejects),
         )
@@ -178,7 +185,10 @@ class Journal:
         """Forget what was recorded, unless it was kept."""
         if self._record is not None:
             self._record.__exit__(error, value, tb)
-            files.remove(self._folder / NEXT)
+            files.remove(self._folder / (NEXT + ITEMS))
+        if self._stretches is not None:
+            self._stretches.close()
+            files.remove(self._folder / (NEXT + STRETCHES))
 
 
 def made_with(params: Params, *, module: str) -> str:
@@ -268,24 +278,58 @@ def _memory(row: Mapping[str, Any]) -> Memory | None:
     )
 
 
-def _is_sound(folder: Path, *, made_with: str, previous: Mapping[str, Path]) -> bool:
-    """Whether the journal is whole, and so are the outputs it was written with."""
+class _Parts:
+    """The parts of the last ingest, each looked at once, and only if it is needed."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        self._parts = parts.read_manifest(folder).parts if folder is not None else ()
+        self._ends = np.cumsum([part.num_rows for part in self._parts], dtype=np.int64)
+        self._is_harmed: dict[int, bool] = {}
+
+    @property
+    def num_samples(self) -> int:
+        """Samples in all of them."""
+        return sum(part.num_rows for part in self._parts)
+
+    def only_whole(self, recalled: pa.Table) -> pa.Table:
+        """What is recalled, but null where a sample of the item lies in a part that was harmed."""
+        starts, counts = (pc.fill_null(recalled[name], 0).to_numpy() for name in ("sample", "num_samples"))
+        first = np.searchsorted(self._ends, starts, side="right")
+        last = np.where(counts > 0, np.searchsorted(self._ends, starts + counts, side="left"), first - 1)
+        spans = set(zip(first.tolist(), (last + 1).tolist(), strict=True))
+        needed = {number for span in spans for number in range(*span)}
+        harmed = np.zeros(len(self._parts) + 1, np.int64)
+        harmed[[number + 1 for number in needed if self._harmed(number)]] = 1
+        before = np.cumsum(harmed)
+        is_whole = pa.chunked_array([before[last + 1] == before[first]])
+        columns = [pc.if_else(is_whole, recalled[field.name], pa.scalar(None, field.type)) for field in RECALLED]
+        return pa.Table.from_arrays(columns, schema=RECALLED)
+
+    def _harmed(self, number: int) -> bool:
+        if number not in self._is_harmed:
+            assert self._folder is not None
+            self._is_harmed[number] = not parts.is_whole(self._folder, self._parts[number])
+        return self._is_harmed[number]
+
+
+def _sound_seal(folder: Path, *, made_with: str, previous: Mapping[str, Path]) -> _Seal | None:
+    """The seal of a journal that is whole and fits the outputs it was written with."""
     try:
         seal = _seal(folder)
         if seal is None or (seal.version, seal.made_with) != (VERSION, made_with):
-            return False
-        samples, rejects = previous["samples"], previous["rejects"]
-        for path, sha256 in (
+            return None
+        parts.read_manifest(previous["samples"])
+        sealed = [
             (folder / ITEMS, seal.items),
-            (samples / parts.MANIFEST, seal.manifest),
-            (rejects, seal.rejects),
-        ):
-            if files.sha256_file(path) != sha256:
-                return False
-        with ThreadPoolExecutor() as pool:
-            return all(pool.map(partial(parts.is_whole, samples), parts.read_manifest(samples).parts))
+            (folder / STRETCHES, seal.stretches),
+            (previous["samples"] / parts.MANIFEST, seal.manifest),
+            (previous["rejects"], seal.rejects),
+        ]
+        is_sound = all(files.sha256_file(path) == sha256 for path, sha256 in sealed if sha256 is not None)
+        return seal if is_sound else None
     except (OSError, KeyError, DataError):
-        return False
+        return None
 
 
 def _seal(folder: Path) -> _Seal | None:

@@ -1,7 +1,6 @@
 """From the raw rows of a table to samples and rejects."""
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -10,10 +9,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from datamill.samples import Dataset, content_hash
+from datamill.hashes import digits, hash_each
+from datamill.samples import Dataset
 from datamill.sources.batches import Batch, Reject, sample_table
 from datamill.sources.chunks import Chunk
-from datamill.sources.columns import Kind, Parsed, as_kind, as_label, as_text, as_time, hash_rows
+from datamill.sources.columns import Kind, Parsed, as_json, as_kind, as_label, as_text, as_time, hash_rows
 from datamill.sources.occurrences import Occurrences
 
 SHOWN = 40  # characters of a cell that a message repeats
@@ -151,7 +151,7 @@ class RowReader:
         keys = self._keys(contents, roles=named_by, file=file) if row.ids is None else row.ids.take(good)
         return sample_table(
             dataset=self._dataset,
-            sources=keys if isinstance(keys, list) else keys.to_pylist(),
+            sources=keys,
             contents=contents,
             labels=pc.fill_null(labels, ""),
             payload=columns,
@@ -159,14 +159,14 @@ class RowReader:
             times=times,
         )
 
-    def _keys(self, contents: Sequence[str], *, roles: Sequence[pa.Array | None], file: str) -> list[str]:
+    def _keys(self, contents: pa.Array, *, roles: Sequence[pa.Array | None], file: str) -> pa.Array:
         """``<file>#<hash of the row>#<occurrence>``: rows that share a hash are equal, so their order means nothing."""
-        texts = [column.cast(pa.string()).to_pylist() for column in roles if column is not None]
-        hashes = [content_hash(json.dumps(row).encode()) for row in zip(contents, *texts, strict=True)]
+        texts = [column.cast(pa.string()) for column in roles if column is not None]
+        hashes = hash_each(as_json([contents, *texts]))
         if file != self._file:
             self._file, self._rows = file, Occurrences()
-        counts = self._rows.count(np.array([int(one[:16], 16) for one in hashes], np.uint64))
-        return [f"{file}#{one}#{count}" for one, count in zip(hashes, counts.tolist(), strict=True)]
+        counts = self._rows.count(hashes[:, 0])
+        return pc.binary_join_element_wise(file, digits(hashes), pa.array(counts).cast(pa.string()), "#")
 
 
 def _no_labels(count: int) -> Parsed:

@@ -1,6 +1,5 @@
 """Images in packed files: IDX, WebDataset, TFRecord, Parquet of the Hugging Face hub, MDS."""
 
-import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -13,9 +12,9 @@ from datamill.monitoring.params import SourceParams, WatchedIdx, WatchedPacked
 from datamill.samples import Dataset
 from datamill.shards.exchange import format_module
 from datamill.shards.exchange.packed import Packed
-from datamill.shards.exchange.records import Fault, Record, Wanted
-from datamill.sources.batches import BATCH_BYTES, BATCH_ROWS, Reject
-from datamill.sources.exchanged import BATCH_IMAGES, PackedImage, check_images
+from datamill.shards.exchange.records import Wanted
+from datamill.sources.batches import BATCH_BYTES, BATCH_ROWS
+from datamill.sources.entries import check_images, entries_of
 from datamill.sources.idx import IMAGE_DIMS, LABEL_DIMS, IdxBlock, IdxFile, check_pair, open_idx
 from datamill.sources.image_folder import IMAGES
 from datamill.sources.stores import open_file
@@ -110,14 +109,6 @@ class PackedFeed(_FileFeed):
 
     def _portions(self, one: Found) -> Iterator[Portion]:
         packed = Packed(self._place.store, (one.file,), self._form, self._names, split=None)
-        records = packed.read_file(one.file, wanted=self._wanted)
-        while some := list(itertools.islice(records, BATCH_IMAGES)):
-            entries = [self._entry(record, packed=packed) for record in some]
-            yield Portion(*check_images(entries, dataset=IMAGES, max_pixels=self._max_pixels))
-
-    def _entry(self, record: Record | Fault, *, packed: Packed) -> PackedImage | Reject:
-        if isinstance(record, Fault):
-            return Reject(*record)
-        if not isinstance(record.payload, bytes):
-            return Reject(record.place, "not_an_image", "holds a row of numbers, not an encoded image")
-        return PackedImage(record.place, record.payload, packed.class_of(record.label) or str(record.label))
+        for columns in packed.read_columns(one.file, wanted=self._wanted):
+            entries = entries_of(columns, name_of=lambda label: packed.class_of(label) or str(label))
+            yield Portion(*check_images(entries, max_pixels=self._max_pixels))

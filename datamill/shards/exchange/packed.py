@@ -1,23 +1,26 @@
 """Foreign files wherever they are: listed, described and read one after the other."""
 
+import contextlib
 import gzip
 import re
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import IO
 
 from pydantic import ValidationError
 
 from datamill.errors import DataError
 from datamill.samples import Dataset
-from datamill.shards.exchange import format_module, mds_index
-from datamill.shards.exchange.records import Fault, Format, Label, Record, Wanted
+from datamill.shards.exchange import format_module, mds_index, parquet
+from datamill.shards.exchange.records import Columns, Fault, Format, Label, Record, Wanted, columns_of
 from datamill.shards.exchange.splits import DATASET
 from datamill.sources.listing import StoredFile
 from datamill.sources.stores import Store, inflated, open_store, refuse_changes
 
 MAX_DESCRIPTION_BYTES = 2**24
 MAX_CLASSES = 10_000
+BATCH_ENTRIES, BATCH_BYTES = 1_024, 16 * 2**20  # read at a time; bounds memory, not results
 
 
 @dataclass(frozen=True)
@@ -49,24 +52,31 @@ class Packed:
         Raises:
             DataError: The file is gone, changed, or damaged so that what follows in it cannot be trusted.
         """
-        with self.store.reading(file) as raw:
-            try:
-                yield from self.form.read(inflated(raw), name=file.key, wanted=wanted)
-            except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-                raise DataError(f"{file.key} is a damaged or cut gzip file: {error}; get the file again") from error
+        with self._reading(file) as stream:
+            yield from self.form.read(stream, name=file.key, wanted=wanted)
 
-    def profile(self, wanted: Wanted, *, file: StoredFile | None = None) -> tuple[int, set[str]]:
-        """Number of entries, of one file or of all, and the classes that occur among the sound ones.
+    def read_columns(self, file: StoredFile, *, wanted: Wanted) -> Iterator[Columns]:
+        """The same as columns, some entries at a time, for images.
+
+        Raises:
+            DataError: As ``read_file``.
+        """
+        with self._reading(file) as stream:
+            if self.form is parquet:  # the only one that has columns
+                yield from parquet.read_columns(stream, name=file.key, wanted=wanted)
+            else:
+                yield from map(columns_of, _some(self.form.read(stream, name=file.key, wanted=wanted)))
+
+    def profile(self, wanted: Wanted, *, files: Sequence[StoredFile] | None = None) -> tuple[int, set[str]]:
+        """Number of entries, of some files or of all, and the classes that occur among the sound ones.
 
         Raises:
             DataError: There are more than ``MAX_CLASSES``.
         """
         num_entries, labels = 0, set[str]()
-        for entry in self.records(wanted) if file is None else self.read_file(file, wanted=wanted):
-            num_entries += 1
-            label = self.class_of(entry.label) if isinstance(entry, Record) else None
-            if label is not None:
-                labels.add(label)
+        for columns in (some for file in files or self.files for some in self.read_columns(file, wanted=wanted)):
+            num_entries += len(columns.codes)
+            labels.update(name for name in map(self.class_of, columns.labels) if name is not None)
             if len(labels) > MAX_CLASSES:
                 raise DataError(f"{self.store.url} has more than {MAX_CLASSES} classes; name the field of the class")
         return num_entries, labels
@@ -87,6 +97,14 @@ class Packed:
         """
         now = _chosen(self.store.files(), store=self.store, form=self.form, split=self.split)
         refuse_changes(self.store.url, before=self.files, after=now)
+
+    @contextlib.contextmanager
+    def _reading(self, file: StoredFile) -> Iterator[IO[bytes]]:
+        with self.store.reading(file) as raw:
+            try:
+                yield inflated(raw)
+            except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+                raise DataError(f"{file.key} is a damaged or cut gzip file: {error}; get the file again") from error
 
 
 def open_packed(
@@ -126,6 +144,20 @@ def open_packed(
     if names is not None and len(set(names)) != len(names):
         raise DataError(f"{url}: two classes share a name in {list(names)}; name the classes yourself")
     return Packed(store=store, files=files, form=form, class_names=names, split=split)
+
+
+def _some(entries: Iterator[Record | Fault]) -> Iterator[list[Record | Fault]]:
+    """Runs of at most ``BATCH_ENTRIES``, about ``BATCH_BYTES`` of payload."""
+    some: list[Record | Fault] = []
+    size = 0
+    for entry in entries:
+        some.append(entry)
+        size += len(entry.payload) if isinstance(entry, Record) and entry.payload is not None else 0
+        if len(some) == BATCH_ENTRIES or size >= BATCH_BYTES:
+            yield some
+            some, size = [], 0
+    if some:
+        yield some
 
 
 def _chosen(listed: Sequence[StoredFile], *, store: Store, form: Format, split: str | None) -> tuple[StoredFile, ...]:

@@ -9,7 +9,7 @@ Source: https://huggingface.co/docs/datasets, "Image feature" and "About dataset
 import contextlib
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -22,20 +22,25 @@ from numpy.typing import NDArray
 from datamill.errors import DataError
 from datamill.samples import IMAGE_TYPE, Dataset
 from datamill.shards.exchange.records import (
+    Columns,
     Fault,
     Label,
     Payload,
     Record,
     Wanted,
+    columns_of,
     known_id,
     parse_label,
+    records_of,
     too_large,
 )
 
 ENDINGS = (".parquet", ".pq")
 MAX_BYTES = 2**29
 GROUP_ROWS, GROUP_BYTES = 1_000, 16 * 2**20  # of a row group: small ones let viewers and loaders skip
-READ_ROWS = 64
+READ_ROWS, MAX_READ_ROWS = 64, 1_024  # rows decoded at a time: more where rows are small
+READ_BYTES = 2**23  # of a row group, by its own account, that MAX_READ_ROWS may be
+LABEL_ROWS = 65_536
 BUFFER_BYTES = 2**20
 MAX_PATH_BYTES = 1024
 MAX_GROUP_BYTES = 2**31  # unpacked; a larger row group is refused before it is read
@@ -45,6 +50,8 @@ LABELS = ("label", "labels")
 ROW = "x"
 SAMPLE_ID = "sample_id"
 UNKNOWN = -1  # the hub's number for a sample without class
+NO_LABEL = ("no_label", "the class is empty, or neither a number nor a name")
+NO_IMAGE = ("no_image", "the row holds no bytes; where it names a file instead, embed the images")
 
 
 def file_name(split: str, number: int) -> str:
@@ -127,6 +134,36 @@ def read(stream: IO[bytes], *, name: str, wanted: Wanted) -> Iterator[Record | F
     Raises:
         DataError: The file is damaged or cut, a page does not match its checksum, or columns are missing.
     """
+    for batch in _read(stream, name=name, wanted=wanted):
+        columns = None if SAMPLE_ID in batch.cells else _images(batch, wanted=wanted)
+        yield from _records(batch, wanted=wanted) if columns is None else records_of(columns)
+
+
+def read_columns(stream: IO[bytes], *, name: str, wanted: Wanted) -> Iterator[Columns]:
+    """The same as columns.
+
+    Raises:
+        DataError: As ``read``.
+    """
+    for batch in _read(stream, name=name, wanted=wanted):
+        yield _images(batch, wanted=wanted) or columns_of(list(_records(batch, wanted=wanted)))
+
+
+class _Columns(NamedTuple):
+    payload: str
+    label: str
+
+
+class _Batch(NamedTuple):
+    """Rows that follow one another."""
+
+    places: pa.Array
+    cells: Mapping[str, pa.Array]
+    columns: _Columns
+    shape: Any
+
+
+def _read(stream: IO[bytes], *, name: str, wanted: Wanted) -> Iterator[_Batch]:
     with _opened(stream, name=name) as file:
         columns = _columns(file.schema_arrow, name=name, wanted=wanted)
         _check_groups(file, name=name)
@@ -134,21 +171,23 @@ def read(stream: IO[bytes], *, name: str, wanted: Wanted) -> Iterator[Record | F
         names = [columns.payload] if wanted.payloads else []
         names += [columns.label, *([SAMPLE_ID] if SAMPLE_ID in file.schema_arrow.names else [])]
         places = _Places(name)
-        for batch in file.iter_batches(batch_size=READ_ROWS, columns=names, use_threads=False):
+        rows = _batch_rows(file) if wanted.payloads else LABEL_ROWS
+        for batch in file.iter_batches(batch_size=rows, columns=names, use_threads=False):
             plain = [_plain(column) for column in batch.columns]
             where = places.of(plain[0] if wanted.payloads else None, count=batch.num_rows)
-            simple = _simple(dict(zip(names, plain, strict=True)), columns=columns) if wanted.payloads else None
-            if simple is not None:
-                yield from _sized(map(Record, where, *simple), wanted=wanted)
-                continue
-            for place, *cells in zip(where, *plain, strict=True):
-                row = dict(zip(names, cells, strict=True))
-                yield _record(row, columns=columns, place=place, wanted=wanted, shape=shape)
+            yield _Batch(where, dict(zip(names, plain, strict=True)), columns, shape)
 
 
-class _Columns(NamedTuple):
-    payload: str
-    label: str
+def _records(batch: _Batch, *, wanted: Wanted) -> Iterator[Record | Fault]:
+    for place, *cells in zip(batch.places.to_pylist(), *batch.cells.values(), strict=True):
+        row = dict(zip(batch.cells, cells, strict=True))
+        yield _record(row, columns=batch.columns, place=place, wanted=wanted, shape=batch.shape)
+
+
+def _batch_rows(file: pq.ParquetFile) -> int:
+    groups = [file.metadata.row_group(number) for number in range(file.num_row_groups)]
+    row_bytes = max((group.total_byte_size // max(1, group.num_rows) for group in groups), default=0)
+    return min(MAX_READ_ROWS, max(READ_ROWS, READ_BYTES // max(1, row_bytes)))
 
 
 class _Places:
@@ -159,44 +198,78 @@ class _Places:
         self._number = 0
         self._seen: set[str] = set()
 
-    def of(self, payload: pa.Array | None, *, count: int) -> list[str]:
+    def of(self, payload: pa.Array | None, *, count: int) -> pa.Array:
         """Places of the next rows."""
         numbers = range(self._number, self._number + count)
         self._number += count
-        paths: list[bytes | None] = [None] * count
+        paths = pa.nulls(count, pa.string())
         if payload is not None and pa.types.is_struct(payload.type) and "path" in payload.type.names:
-            column = pc.struct_field(payload, "path")
-            if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-                paths = column.cast(pa.binary()).to_pylist()  # a foreign file need not have checked its text
-        return [self._place(path, number) for path, number in zip(paths, numbers, strict=True)]
+            paths = pc.struct_field(payload, "path")
+        is_text = pa.types.is_string(paths.type) or pa.types.is_large_string(paths.type)
+        if not is_text or paths.null_count == count:
+            keys = pa.array(numbers, pa.int64()).cast(pa.string())
+        else:
+            keys = paths if self._are_distinct(paths) else pa.array(self._keys(paths, numbers=numbers), pa.string())
+        return pc.binary_join_element_wise(self._name, keys, "#")
 
-    def _place(self, path: bytes | None, number: int) -> str:
-        key = str(number)
-        if path and len(path) <= MAX_PATH_BYTES:
-            text = path.decode("utf-8", "backslashreplace")
-            key = text if text not in self._seen else f"{number}#{text}"
-            self._seen.add(text)
-        return f"{self._name}#{key}"
+    def _are_distinct(self, paths: pa.Array) -> bool:
+        """Whether each row has a path and it is its own."""
+        try:
+            some = set(paths.to_pylist())
+        except UnicodeDecodeError:  # a foreign file need not have checked its text
+            return False
+        is_usual = pa.types.is_string(paths.type) and None not in some and "" not in some and len(some) == len(paths)
+        if not is_usual or pc.max(pc.binary_length(paths)).as_py() > MAX_PATH_BYTES or not self._seen.isdisjoint(some):
+            return False
+        self._seen |= some
+        return True
+
+    def _keys(self, paths: pa.Array, *, numbers: Sequence[int]) -> list[str]:
+        keys = []
+        for path, number in zip(paths.cast(pa.large_binary()).to_pylist(), numbers, strict=True):
+            key = str(number)
+            if path and len(path) <= MAX_PATH_BYTES:
+                text = path.decode("utf-8", "backslashreplace")
+                key = text if text not in self._seen else f"{number}#{text}"
+                self._seen.add(text)
+            keys.append(key)
+        return keys
 
 
-def _simple(
-    columns_by_name: Mapping[str, pa.Array], *, columns: _Columns
-) -> tuple[list[bytes], list[int], list[str | None]] | None:
-    """Payloads, classes and ids of rows in which nothing is missing or odd; ``None`` where they must be looked at."""
-    payload, label = columns_by_name[columns.payload], columns_by_name[columns.label]
-    if pa.types.is_struct(payload.type) and "bytes" in payload.type.names and not payload.null_count:
-        payload = pc.struct_field(payload, "bytes")
-    is_plain = pa.types.is_binary(payload.type) and pa.types.is_integer(label.type) and SAMPLE_ID not in columns_by_name
-    if not is_plain or payload.null_count or label.null_count or pc.any(pc.less(label, 0)).as_py():
+def _images(batch: _Batch, *, wanted: Wanted) -> Columns | None:
+    """The rows as columns; ``None`` where the payload is no column of encoded images."""
+    labels = batch.cells[batch.columns.label]
+    codes, distinct = _codes(labels)
+    faults = dict.fromkeys(np.flatnonzero(codes < 0).tolist(), NO_LABEL)
+    if not wanted.payloads:
+        return Columns(batch.places, pa.nulls(len(codes), pa.binary()), codes, distinct, faults)
+    payloads = batch.cells[batch.columns.payload]
+    if pa.types.is_struct(payloads.type) and "bytes" in payloads.type.names:
+        payloads = pc.struct_field(payloads, "bytes")
+    if not pa.types.is_binary(payloads.type):
         return None
-    return payload.to_pylist(), label.to_pylist(), [None] * len(payload)
+    sizes = pc.fill_null(pc.binary_length(payloads), -1).to_numpy()
+    for row in np.flatnonzero((sizes < 0) & (codes >= 0)).tolist():
+        faults[row] = NO_IMAGE
+    for row in np.flatnonzero((sizes > wanted.max_bytes) & (codes >= 0)).tolist():
+        faults[row] = too_large("", num_bytes=int(sizes[row]), wanted=wanted)[1:]
+    return Columns(batch.places, payloads, codes, distinct, faults)
 
 
-def _sized(records: Iterable[Record], *, wanted: Wanted) -> Iterator[Record | Fault]:
-    for record in records:
-        assert isinstance(record.payload, bytes)
-        is_large = len(record.payload) > wanted.max_bytes
-        yield too_large(record.place, num_bytes=len(record.payload), wanted=wanted) if is_large else record
+def _codes(labels: pa.Array) -> tuple[NDArray[np.int32], list[Label]]:
+    """Place of each row's class among those that occur, -1 where it has none; and those."""
+    is_text = pa.types.is_string(labels.type) or pa.types.is_large_string(labels.type)
+    if not is_text and not pa.types.is_integer(labels.type):
+        return np.full(len(labels), -1, np.int32), []
+    encoded = labels.dictionary_encode()
+    words = encoded.dictionary
+    some = [parse_label(word) for word in words.cast(pa.large_binary()).to_pylist()] if is_text else words.to_pylist()
+    classes = [None if label == UNKNOWN and not is_text else label for label in some]
+    known = [label for label in classes if label is not None]
+    places = np.cumsum([label is not None for label in classes], dtype=np.int32) - 1
+    places[[label is None for label in classes]] = -1
+    codes = np.append(places, np.int32(-1))[pc.fill_null(encoded.indices, len(words)).to_numpy()]
+    return codes.astype(np.int32), known
 
 
 @contextlib.contextmanager
@@ -233,7 +306,7 @@ def _record(
 ) -> Record | Fault:
     label = _label(cells[columns.label])
     if label is None:
-        return Fault(place, "no_label", "the class is empty, or neither a number nor a name")
+        return Fault(place, *NO_LABEL)
     sample_id = known_id(_text(cells[SAMPLE_ID])) if SAMPLE_ID in cells else None
     if not wanted.payloads:
         return Record(place, None, label, sample_id)
@@ -257,7 +330,7 @@ def _payload(cell: pa.Scalar, *, place: str, shape: Any) -> Payload | Fault:
     if pa.types.is_struct(cell.type) and cell.is_valid and "bytes" in cell.type.names:
         cell = cell["bytes"]
     if not cell.is_valid:
-        return Fault(place, "no_image", "the row holds no bytes; where it names a file instead, embed the images")
+        return Fault(place, *NO_IMAGE)
     if pa.types.is_binary(cell.type) or pa.types.is_large_binary(cell.type):
         return bytes(cell.as_py())
     row = _numbers(cell.values) if _is_list(cell.type) else None

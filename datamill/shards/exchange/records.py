@@ -1,11 +1,13 @@
-"""What writers take and readers give: one sample after the other, whatever the format."""
+"""What writers take and readers give: one sample after the other, or columns of many, whatever the format."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NamedTuple, Protocol
 
+import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from datamill.samples import Dataset
@@ -60,6 +62,24 @@ class Fault(NamedTuple):
     message: str
 
 
+class Columns(NamedTuple):
+    """Entries of a file that follow one another, as columns; for images.
+
+    Attributes:
+        places: As in ``Record``, text of shape ``(N,)``.
+        payloads: Encoded images, binary of shape ``(N,)``; null where there is none, or it was not wanted.
+        codes: Place of each class in ``labels``, shape ``(N,)``; -1 where there is none.
+        labels: Classes that occur.
+        faults: Why entries are no samples, as (reason, message), by their place in the columns.
+    """
+
+    places: pa.Array
+    payloads: pa.Array
+    codes: NDArray[np.int32]
+    labels: Sequence[Label]
+    faults: Mapping[int, tuple[str, str]]
+
+
 class FileWriter(Protocol):
     """Writes one file of a split."""
 
@@ -103,6 +123,33 @@ class Format(Protocol):
 
     def class_names(self, stream: IO[bytes], *, name: str, wanted: Wanted) -> tuple[str, ...] | None:
         """Names of classes 0, 1, ... if the file says them."""
+
+
+def columns_of(entries: Sequence[Record | Fault]) -> Columns:
+    """Entries as columns; a payload that is no encoded image is a fault."""
+    numbers: dict[Label, int] = {}
+    codes = np.full(len(entries), -1, np.int32)
+    payloads: list[bytes | None] = [None] * len(entries)
+    faults: dict[int, tuple[str, str]] = {}
+    for row, entry in enumerate(entries):
+        if isinstance(entry, Fault):
+            faults[row] = entry.reason, entry.message
+            continue
+        codes[row] = numbers.setdefault(entry.label, len(numbers))
+        if isinstance(entry.payload, bytes):
+            payloads[row] = entry.payload
+        elif entry.payload is not None:
+            faults[row] = "not_an_image", "holds a row of numbers, not an encoded image"
+    places = pa.array([entry.place for entry in entries], pa.string())
+    return Columns(places, pa.array(payloads, pa.binary()), codes, list(numbers), faults)
+
+
+def records_of(columns: Columns) -> Iterator[Record | Fault]:
+    """Entries that have no identity of ours, one after the other."""
+    rows = zip(columns.places.to_pylist(), columns.payloads.to_pylist(), columns.codes.tolist(), strict=True)
+    for row, (place, payload, code) in enumerate(rows):
+        fault = columns.faults.get(row)
+        yield Record(place, payload, columns.labels[code], None) if fault is None else Fault(place, *fault)
 
 
 def read_up_to(stream: IO[bytes], count: int) -> bytes:

@@ -1,13 +1,28 @@
 """Ingests that follow one another, as they do in a workspace, and the one that remembers nothing beside each."""
 
-from collections.abc import Mapping
+import pickle
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from datamill.stage import Metrics
 from tasks.ingest import STAGE
 from tests.datamill.sources.drain import make_params
 from tests.fakes import InlineEngine, make_context
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class TravellingEngine(InlineEngine):
+    """Sends functions, items and results through pickle, as they go to other processes and back."""
+
+    def map(self, function: Callable[[T], R], items: Iterable[T], *, total: int | None = None) -> Iterator[R]:
+        """Each result when it is asked for."""
+        for item in items:
+            self.num_items += 1
+            function, there = pickle.loads(pickle.dumps((function, item)))
+            yield pickle.loads(pickle.dumps(function(there)))
 
 
 class Workspace:

@@ -1,3 +1,4 @@
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,25 @@ def test_packed_files_are_counted(tmp_path: Path) -> None:
     (tmp_path / "packed" / "two.parquet").unlink()
     (tmp_path / "packed" / "three.parquet").rename(tmp_path / "packed" / "four.parquet")
     assert changes_of(workspace) == Changes(total=2, new=1, changed=0, removed=2)
+
+
+def test_idx_files_are_counted(tmp_path: Path) -> None:
+    def write(name: str, count: int) -> None:
+        pixels, labels = bytes(range(6)) * count, bytes(row % 2 for row in range(count))
+        (tmp_path / f"{name}-images").write_bytes(struct.pack(">BBBBIII", 0, 0, 8, 3, count, 2, 3) + pixels)
+        (tmp_path / f"{name}-labels").write_bytes(struct.pack(">BBBBI", 0, 0, 8, 1, count) + labels)
+
+    write("train", 8)
+    write("test", 4)
+    urls = {kind: [str(tmp_path / f"{name}-{kind}") for name in ("train", "test")] for kind in ("images", "labels")}
+    workspace = Workspace(tmp_path / "workspace", {"kind": "idx", "class_names": None, **urls})
+    assert changes_of(workspace) == Changes(total=4, new=4, changed=0, removed=0)
+    workspace.ingest()
+    assert changes_of(workspace) == Changes(total=4, new=0, changed=0, removed=0)
+    write("test", 6)
+    assert changes_of(workspace) == Changes(total=4, new=0, changed=2, removed=0)
+    workspace.ingest()
+    assert workspace.content() == workspace.fresh_content()
 
 
 def test_items_of_bundled_sets_are_not_known_before_they_are_read(tmp_path: Path) -> None:

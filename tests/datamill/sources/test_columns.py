@@ -1,5 +1,6 @@
 """Values of a table's columns."""
 
+import json
 import math
 from datetime import UTC, date, datetime
 
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datamill.sources.columns import as_kind, as_label, as_number, as_text, as_time, cells, hash_rows
+from datamill.sources.columns import as_json, as_kind, as_label, as_number, as_text, as_time, cells, hash_rows
 
 
 def test_cells_are_trimmed_and_missing_tokens_are_null() -> None:
@@ -99,3 +100,24 @@ def test_row_hashes_ignore_column_order_and_the_sign_of_zero() -> None:
 def test_row_hashes_tell_missing_from_zero_and_words_apart() -> None:
     assert len(set(hash_rows({"x": pa.array([0.0, None])}))) == 2
     assert len(set(hash_rows({"a": pa.array(["x", "xy"]), "b": pa.array(["yz", "z"])}))) == 2
+
+
+def test_row_hashes_stay_as_they_are() -> None:
+    columns = {
+        "a": pa.array([1.5, None, -0.0]),
+        "b": pa.array(['x"y', None, "ü\n\x7f"]),
+        "c": pa.array(["p", "q q", "~[]"]),
+    }
+    assert hash_rows(columns).to_pylist() == [
+        "d277825b3ec987a9cc6234341521db8e",
+        "effba28caab59659aa0a62f3bcf88351",
+        "9cab495f9c138ea6f54a07fadbfcf678",
+    ]
+
+
+@given(rows=st.lists(st.tuples(st.none() | st.text(max_size=3), st.none() | st.text('ab\\"\n ', max_size=3))))
+@settings(max_examples=100, deadline=None)
+def test_rows_of_text_become_the_json_of_their_lists(rows: list[tuple[str | None, str | None]]) -> None:
+    columns = [pa.array([row[place] for row in rows], pa.string()) for place in (0, 1)]
+    assert [json.loads(one) for one in as_json(columns).to_pylist()] == [list(row) for row in rows]
+    assert as_json(columns).to_pylist() == [json.dumps(row).encode() for row in rows]

@@ -1,33 +1,35 @@
 """Images that were packed for training, as a source."""
 
 import io
-import os
 import shutil
 import struct
 import tarfile
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
+import cv2
 import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from datamill import parts
 from datamill.errors import DataError
 from datamill.samples import content_hash
 from datamill.shards import exchange
-from datamill.shards.exchange import example
+from datamill.shards.exchange import example, packed, parquet
 from datamill.shards.exchange.tfrecord import masked_crc32c
-from datamill.sources import exchanged
+from datamill.sources import entries, exchanged, integrity, listing, stretches
 from datamill.sources.batches import Batch, Reading
 from datamill.sources.journal import Journal
 from datamill.sources.params import ExchangedSource
 from tests.datamill.shards.exchange.made import IDS, IMAGES, export
 from tests.datamill.sources.drain import drain, make_params
-from tests.datamill.sources.rerun import Workspace
+from tests.datamill.sources.rerun import TravellingEngine, Workspace
 from tests.fakes import make_context
 
 FORMATS = list(exchange.FORMATS)
@@ -87,6 +89,8 @@ def test_workers_and_batches_change_nothing(tmp_path: Path, name: str, monkeypat
     export(tmp_path, name)
     whole = drain(source(tmp_path, name))[1]
     monkeypatch.setattr(exchanged, "BATCH_IMAGES", 2)
+    for module, limit in ((packed, "BATCH_ENTRIES"), (parquet, "READ_ROWS"), (parquet, "MAX_READ_ROWS")):
+        monkeypatch.setattr(module, limit, 2)
     batches = reading(source(tmp_path, name)).batches
     tables = [batch.table for batch in batches if isinstance(batch, Batch)]
     assert [table.num_rows for table in tables if table.num_rows] == [2, 2, 1]
@@ -274,13 +278,13 @@ def write_rows(path: Path, rows: list[tuple[str, bytes, int]]) -> None:
 def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """The images that were checked."""
     seen: list[bytes] = []
-    find = exchanged.find_fault
+    find = integrity.find_fault
 
     def find_fault(payload: bytes, **limits: int) -> Any:
         seen.append(payload)
         return find(payload, **limits)
 
-    monkeypatch.setattr(exchanged, "find_fault", find_fault)
+    monkeypatch.setattr(entries, "find_fault", find_fault)
     return seen
 
 
@@ -299,28 +303,128 @@ def test_a_rerun_checks_only_images_that_are_new(tmp_path: Path, looked_at: list
     assert workspace.content() == workspace.fresh_content()
 
 
-def test_a_file_that_did_not_change_is_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+EDITS = st.lists(
+    st.tuples(st.sampled_from(["change", "remove", "insert", "spoil", "relabel", "rename"]), st.integers(0, 10**6)),
+    max_size=6,
+)
+
+
+@pytest.mark.parametrize("named", [True, False])
+@given(scripts=st.lists(EDITS, min_size=1, max_size=3))
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_edits_of_rows_give_what_a_first_ingest_gives(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, named: bool, scripts: list[Any]
+) -> None:
+    for module, limit, value in (
+        (exchanged, "BATCH_IMAGES", 16),
+        (stretches, "MEAN_ROWS", 4),
+        (stretches, "MAX_ROWS", 8),
+        (parquet, "MAX_READ_ROWS", 7),
+        (parquet, "READ_ROWS", 7),
+        (parts, "TARGET_BYTES", 1000),
+        (parts, "MIN_BYTES", 250),
+        (parts, "MAX_BYTES", 2000),
+        (parts, "LEAST_ROW_BYTES", 1),
+    ):
+        monkeypatch.setattr(module, limit, value)
+    folder = tmp_path_factory.mktemp("edits")
+    (folder / "raw").mkdir()
+    files = {
+        name: [(f"{row}.png" if named else "", gradient(row % 40), row % 2) for row in range(60)] for name in ("a", "b")
+    }
+    workspace = Workspace(folder, source(folder / "raw", "parquet"))
+    for script in [[], *scripts]:
+        for verb, number in script:
+            edit(files["ab"[number % 2]], verb, number // 2)
+        for name, rows in files.items():
+            write_rows(folder / "raw" / f"{name}.parquet", rows)
+        workspace.ingest()
+        assert workspace.content() == workspace.fresh_content()
+
+
+def gradient(number: int) -> bytes:
+    """An encoded image of its own for each number below 250."""
+    return cv2.imencode(".png", np.arange(number, number + 6, dtype=np.uint8).reshape(2, 3))[1].tobytes()
+
+
+def edit(rows: list[tuple[str, bytes, int]], verb: str, number: int) -> None:
+    place = number % len(rows)
+    name, payload, label = rows[place]
+    if verb == "remove":
+        del rows[place]
+    elif verb == "insert":
+        rows.insert(place, (f"new-{number}.png" * bool(name), gradient(number % 250), label))
+    elif verb == "spoil":
+        rows[place] = name, payload[: number % len(payload)], label
+    else:
+        changed = {"change": (name, gradient(number % 250), label), "relabel": (name, payload, -1 if number % 3 else 2)}
+        rows[place] = changed.get(verb, (f"named-{number}.png" * bool(name), payload, label))
+
+
+def test_workers_check_what_is_new_and_are_not_started_for_a_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exchanged, "WORTH_BYTES", 1_000)
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    rows = [(f"{row}.png", gradient(row), row % 2) for row in range(40)]
+    write_rows(raw / "a.parquet", rows)
+    workspace = Workspace(tmp_path / "workspace", source(raw, "parquet"), engine=TravellingEngine())
+    workspace.ingest()
+    assert workspace.engine.num_items == 1
+    write_rows(raw / "a.parquet", [("0.png", gradient(99), 0), *rows[1:]])
+    workspace.ingest()
+    assert workspace.engine.num_items == 1
+    write_rows(raw / "b.parquet", [(f"{row}.png", gradient(100 + row), row % 2) for row in range(40)])
+    workspace.ingest()
+    assert workspace.engine.num_items == 3
+    assert workspace.content() == workspace.fresh_content()
+
+
+@pytest.mark.parametrize("harm", ["stretches", "part"])
+def test_what_was_harmed_is_not_believed(tmp_path: Path, looked_at: list[bytes], harm: str) -> None:
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    write_rows(raw / "a.parquet", [("0.png", IMAGES[0], 0), ("1.png", IMAGES[1], 1)])
+    workspace = Workspace(tmp_path / "workspace", source(raw, "parquet"))
+    workspace.ingest()
+    (part,) = workspace.outputs["samples"].glob("*.parquet")
+    path = part if harm == "part" else tmp_path / "workspace/state/stretches.arrow"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    looked_at.clear()
+    workspace.ingest()
+    assert looked_at == ([] if harm == "part" else IMAGES[:2])  # images are not taken from parts
+    assert workspace.content() == workspace.fresh_content()
+
+
+def test_a_file_that_did_not_change_is_not_opened_and_not_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, looked_at: list[bytes]
+) -> None:
+    monkeypatch.setattr(listing, "SETTLED_S", -1000.0)
     raw = tmp_path / "raw"
     raw.mkdir()
     for name, image in (("a", IMAGES[0]), ("b", IMAGES[1])):
         write_rows(raw / f"{name}.parquet", [("0.png", image, 0), ("1.png", IMAGES[2], 1)])
-    old = 1_600_000_000
-    for path in raw.iterdir():
-        os.utime(path, (old, old))
-    time.sleep(2.1)  # a file that was written a moment ago may be written again in the same tick
     workspace = Workspace(tmp_path / "workspace", source(raw, "parquet"))
     workspace.ingest()
     write_rows(raw / "b.parquet", [("0.png", IMAGES[3], 0)])
-    read = exchanged.Packed.read_file
+    read = packed.Packed.read_columns
     opened = []
 
-    def read_file(self: Any, file: Any, **words: Any) -> Any:
+    def read_columns(self: Any, file: Any, **words: Any) -> Any:
         opened.append(file.key)
         return read(self, file, **words)
 
-    monkeypatch.setattr(exchanged.Packed, "read_file", read_file)
+    monkeypatch.setattr(packed.Packed, "read_columns", read_columns)
     workspace.ingest()
     assert set(opened) == {"b.parquet"}
+    assert workspace.content() == workspace.fresh_content()
+    looked_at.clear()
+    write_rows(raw / "a.parquet", [("0.png", IMAGES[0], 0), ("1.png", IMAGES[2], 1), ("2.png", IMAGES[4], 1)])
+    workspace.ingest()
+    assert looked_at == [IMAGES[4]]
     assert workspace.content() == workspace.fresh_content()
 
 

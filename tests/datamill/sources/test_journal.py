@@ -3,16 +3,16 @@
 import itertools
 import json
 import os
-import pickle
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import cv2
 import fsspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -26,11 +26,7 @@ from datamill.sources.listing import StoredFile
 from datamill.sources.params import TableSource
 from datamill.sources.stores import Store, open_store
 from tests.datamill.sources.drain import TABLE_FIELDS
-from tests.datamill.sources.rerun import Workspace
-from tests.fakes import InlineEngine
-
-T = TypeVar("T")
-R = TypeVar("R")
+from tests.datamill.sources.rerun import TravellingEngine, Workspace
 
 TICKS = itertools.count(10**18, 10**9)  # ns since 1970; every write gets a time of its own, whatever the disk's clock
 
@@ -294,13 +290,12 @@ def test_a_file_that_changed_a_moment_before_the_listing_is_read_again(
     assert len(opened) == 63
 
 
-@pytest.mark.parametrize("harm", ["part", "manifest", "rejects", "items", "journal", "version", "gone"])
+@pytest.mark.parametrize("harm", ["manifest", "rejects", "items", "journal", "version", "gone"])
 def test_what_was_harmed_is_not_believed(root: Path, tmp_path: Path, opened: list[str], harm: str) -> None:
     workspace = Workspace(tmp_path, source(root))
     workspace.ingest()
     state, samples = tmp_path / "state", workspace.outputs["samples"]
     paths = {
-        "part": next(samples.glob("*.parquet")),
         "manifest": samples / "manifest.json",
         "rejects": workspace.outputs["rejects"],
         "items": state / "items.parquet",
@@ -321,6 +316,26 @@ def test_what_was_harmed_is_not_believed(root: Path, tmp_path: Path, opened: lis
     assert workspace.content() == workspace.fresh_content()
 
 
+def test_files_whose_part_was_harmed_are_read_again(root: Path, tmp_path: Path, opened: list[str]) -> None:
+    workspace = Workspace(tmp_path, source(root))
+    workspace.ingest()
+    samples = workspace.outputs["samples"]
+    part = samples / parts.read_manifest(samples).parts[1].name
+    held = pq.read_table(part)["source"].to_pylist()
+    payload = bytearray(part.read_bytes())
+    payload[len(payload) // 2] ^= 1
+    part.write_bytes(payload)
+    opened.clear()
+    workspace.ingest()
+    assert (opened, 2 < len(held) < 30) == (held, True)
+    assert workspace.content() == workspace.fresh_content()
+    part.write_bytes(payload[:-1])
+    workspace.outputs["samples"] = samples
+    opened.clear()
+    workspace.ingest()
+    assert len(opened) == 63
+
+
 def test_other_parameters_forget_everything(root: Path, tmp_path: Path, opened: list[str]) -> None:
     workspace = Workspace(tmp_path, source(root))
     workspace.ingest()
@@ -331,17 +346,6 @@ def test_other_parameters_forget_everything(root: Path, tmp_path: Path, opened: 
     metrics = workspace.ingest()
     assert len(opened) == 65
     assert metrics["rejects"] == {"not_an_image": 3, "too_large": 60}
-
-
-class TravellingEngine(InlineEngine):
-    """Sends functions, items and results through pickle, as they go to other processes and back."""
-
-    def map(self, function: Callable[[T], R], items: Iterable[T], *, total: int | None = None) -> Iterator[R]:
-        """Each result when it is asked for."""
-        for item in items:
-            self.num_items += 1
-            function, there = pickle.loads(pickle.dumps((function, item)))
-            yield pickle.loads(pickle.dumps(function(there)))
 
 
 def test_much_work_goes_to_the_engine_and_comes_back_in_order(
@@ -382,7 +386,7 @@ def test_a_full_disk_leaves_what_was_there(root: Path, tmp_path: Path, monkeypat
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(parts, "write_parquet", full)
+        patch.setattr(pq.ParquetWriter, "write_table", full)
         with pytest.raises(OSError, match="No space left"):
             workspace.ingest()
     assert (workspace.content(), workspace.outputs) == (before, outputs)
