@@ -110,6 +110,7 @@ class _Largest:
         self._limits = np.where(sizes > 0, -np.inf, np.inf)  # the least value that may be among them
         self._cells = np.empty(0, np.int64)
         self._values = np.empty(0)
+        self._num_cut = 0  # values that were left when they were last cut
 
     def add(self, given: NDArray[np.int32], values: NDArray[np.float64]) -> None:
         """Consider some rows: their line in the table, shape ``(B,)``, and their values in it, shape ``(B, J)``."""
@@ -126,7 +127,7 @@ class _Largest:
         return np.asarray((values >= self._limits[given]).any(axis=1), np.bool_)
 
     def _cut(self) -> None:
-        if not len(self._cells):
+        if len(self._cells) == self._num_cut:
             return
         order = np.lexsort((-self._values, self._cells))
         cells = self._cells[order]
@@ -135,6 +136,7 @@ class _Largest:
         self._limits.ravel()[cells[is_last]] = self._values[order[is_last]]
         chosen = order[rank < self._sizes.ravel()[cells]]
         self._cells, self._values = self._cells[chosen], self._values[chosen]
+        self._num_cut = len(chosen)
 
 
 def _own(given: NDArray[np.int32], among: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -5,11 +5,10 @@ the features of the others are copied from the former folder, where their conten
 """
 
 import tempfile
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple, final
 
@@ -26,9 +25,9 @@ from datamill.parts import Part
 from datamill.samples import LIGHT_COLUMNS, Dataset
 from datamill.stage import Engine
 
-FILES_AT_HAND = 2  # former files in memory at a time: the rows of a part mostly come from one or two
 WORTH_SAMPLES = 1000  # to look at, from which on workers gain more than their start costs
-NUM_WRITERS = 1  # files that are put together and written beside the one looked at; bounds memory, not results
+WORTH_SLICING = 64  # rows of a run, on average, from which on slices are quicker than row by row
+LOOK_ROWS = 2 * parts.READ_ROWS  # samples of a request; bounds memory, not results
 
 
 class Request(NamedTuple):
@@ -36,11 +35,11 @@ class Request(NamedTuple):
 
     Attributes:
         url: Where workers find their part.
-        rows: Which of its rows, ascending; ``None`` for all.
+        rows: Which of its rows, ascending.
     """
 
     url: str
-    rows: NDArray[np.int64] | None
+    rows: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -71,31 +70,19 @@ def extract(samples: Path, *, folder: Path, engine: Engine, former: Path | None 
     new = [part for part in manifest.parts if part.key not in linked]
     source = _Former([path for _, path in known.values()] if new else [])
     places = {part.key: source.find(samples / part.name) for part in new}
-    asked = {key for key, its_places in places.items() if its_places is None or (its_places < 0).any()}
-    requests = (
-        Request(engine.share(samples / part.name), _missing(places[part.key])) for part in new if part.key in asked
-    )
-    num_looked = sum(
-        part.num_rows if (its_places := places[part.key]) is None else int((its_places < 0).sum()) for part in new
-    )
+    counts = {part.key: _num_missing(places[part.key], part=part) for part in new}
+    num_looked = sum(counts.values())
+    requests = (request for part in new for request in _requests(samples / part.name, places[part.key], engine=engine))
     looking = partial(look, dataset=manifest.dataset)
-    looked = engine.map(looking, requests, total=len(asked)) if num_looked >= WORTH_SAMPLES else map(looking, requests)
-    calls = (
-        partial(
-            _write,
-            folder,
-            samples / part.name,
-            key=part.key,
-            source=source,
-            places=places[part.key],
-            fresh=next(looked) if part.key in asked else None,
-        )
-        for part in new
-    )
+    looked = engine.map(looking, requests) if num_looked >= WORTH_SAMPLES else map(looking, requests)
     folder.mkdir(parents=True, exist_ok=True)
     for entry, path in linked.values():
         files.link_or_copy(path, folder / entry.name)
-    entries = {key: entry for key, (entry, _) in linked.items()} | {entry.key: entry for entry in _in_turn(calls)}
+    entries = {key: entry for key, (entry, _) in linked.items()}
+    for part in new:
+        fresh = _taken(looked, num_rows=counts[part.key])
+        tables = fresh if counts[part.key] == part.num_rows else source.join(places[part.key], fresh=list(fresh))
+        entries[part.key] = features.write_file(folder, _beside(samples / part.name, tables), key=part.key)
     sealed = features.Manifest(
         dataset=manifest.dataset,
         num_rows=manifest.num_rows,
@@ -110,51 +97,54 @@ def extract(samples: Path, *, folder: Path, engine: Engine, former: Path | None 
 def look(request: Request, *, dataset: Dataset) -> pa.Table:
     """Features of the requested samples, in order; runs in a worker."""
     payload = [name for name in dataset.arrow_schema().names if name not in LIGHT_COLUMNS]
-    pieces = []
-    with tempfile.TemporaryDirectory() as folder, pq.ParquetFile(engines.fetch(request.url, Path(folder))) as file:
-        stop = 0
-        for group in range(file.num_row_groups):
-            first, stop = stop, stop + file.metadata.row_group(group).num_rows
-            wanted = np.arange(first, stop) if request.rows is None else _between(request.rows, first, stop)
-            if len(wanted):
-                table = file.read_row_group(group, columns=payload)
-                table = table if len(wanted) == table.num_rows else table.take(pa.array(wanted - first))
-                pieces.append(features.look(table, dataset=dataset))
-    return pa.concat_tables(pieces)
+    with tempfile.TemporaryDirectory() as folder:
+        path = engines.fetch(request.url, Path(folder))
+        found = (table for _, table in parts.iter_rows(str(path), request.rows, columns=payload))
+        blocks = parts.regrouped(found, rows=parts.SCAN_ROWS)  # few samples of many rows are looked at together
+        return pa.concat_tables([features.look(block, dataset=dataset) for block in blocks]).combine_chunks()
 
 
 @final
 class _Former:
-    """Rows of former files, found by their content hash; 24 bytes each, and one or two files, are in memory."""
+    """Rows of former files, found by their content hash; 32 bytes each are in memory."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         """Read the content hashes of features files."""
-        num_rows = [pq.read_metadata(path).num_rows for path in paths]
-        hashes = np.empty((sum(num_rows), 2), np.uint64)
         self._paths = paths
-        self._starts = np.cumsum([0, *num_rows])[:-1]  # place of each file's first row
-        for path, start, count in zip(paths, self._starts, num_rows, strict=True):
+        self._num_rows = [pq.read_metadata(path).num_rows for path in paths]
+        self._starts = np.cumsum([0, *self._num_rows])[:-1]  # place of each file's first row
+        hashes = np.empty((sum(self._num_rows), 2), np.uint64)
+        for path, start, count in zip(paths, self._starts, self._num_rows, strict=True):
             hashes[start : start + count] = _contents(path)
         self._index = HashIndex(hashes)
-        self._read = lru_cache(FILES_AT_HAND)(_features)
+        names = pq.read_schema(paths[0]).names if paths else []
+        self._columns = [name for name in names if name not in features.IDENTITY]
 
     def find(self, part: Path) -> NDArray[np.int64] | None:
         """Places of the contents of a samples' part, -1 for new ones, shape ``(N,)``; ``None`` where all are new."""
         return self._index.find(_contents(part)) if self._paths else None
 
-    def join(self, places: NDArray[np.int64] | None, *, fresh: pa.Table | None) -> pa.Table:
+    def join(self, places: NDArray[np.int64] | None, *, fresh: Sequence[pa.Table]) -> Iterator[pa.Table]:
         """The features at these places; where there is none, the rows of ``fresh``, in order."""
-        if places is None:
-            assert fresh is not None
-            return fresh
+        assert places is not None
         owners = np.searchsorted(self._starts, places, side="right") - 1
-        pieces = [fresh] if fresh is not None else []
+        pieces = list(fresh)
+        rows = np.empty(len(places), np.int64)  # of each sample among those of the pieces
+        rows[places < 0] = np.arange(np.count_nonzero(places < 0))
         for owner in np.unique(owners[places >= 0]).tolist():
-            rows = places[owners == owner] - self._starts[owner]
-            pieces.append(self._read(self._paths[owner]).take(pa.array(rows)))
-        rows = np.empty(len(places), np.int64)
-        rows[np.argsort(owners, kind="stable")] = np.arange(len(places))
-        return pa.concat_tables(pieces).combine_chunks().take(pa.array(rows))
+            order = wanted = places[owners == owner] - self._starts[owner]
+            its_rows = None  # all of the file, where most of it is wanted: they are put in order below anyway
+            if 2 * len(wanted) < self._num_rows[owner]:
+                its_rows, order = np.unique(wanted, return_inverse=True)
+            rows[owners == owner] = sum(piece.num_rows for piece in pieces) + order
+            pieces += [table for _, table in parts.iter_rows(str(self._paths[owner]), its_rows, columns=self._columns)]
+        table = pa.concat_tables(pieces)
+        starts = np.flatnonzero(np.diff(rows, prepend=-2) != 1)
+        if len(starts) * WORTH_SLICING > len(rows):
+            yield table.combine_chunks().take(rows)
+            return
+        for start, stop in pairwise([*starts.tolist(), len(rows)]):
+            yield table.slice(rows[start], stop - start)
 
 
 def _reusable(former: Path | None, *, dataset: Dataset, code: str) -> dict[str, tuple[Part, Path]]:
@@ -170,42 +160,34 @@ def _reusable(former: Path | None, *, dataset: Dataset, code: str) -> dict[str, 
     return {part.key: (part, former / part.name) for part in manifest.parts if parts.is_whole(former, part)}
 
 
-def _write(
-    folder: Path, part: Path, *, key: str, source: _Former, places: NDArray[np.int64] | None, fresh: pa.Table | None
-) -> Part:
-    """The entry of the file for ``part``, written from former and fresh features."""
-    identity = _read(part, columns=features.IDENTITY)
-    table = source.join(places, fresh=fresh)
-    schema = pa.schema([*identity.schema, *table.schema])
-    columns = [column.combine_chunks() for column in (*identity.columns, *table.columns)]
-    return features.write_file(folder, pa.Table.from_arrays(columns, schema=schema), key=key)
+def _beside(part: Path, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Features of a part, as they come, beside the identity of its samples."""
+    identities = parts.iter_part(part, columns=features.IDENTITY)
+    both = (parts.regrouped(some, rows=parts.READ_ROWS) for some in (identities, tables))
+    for identity, table in zip(*both, strict=True):
+        schema = pa.schema([*identity.schema, *table.schema])
+        yield pa.Table.from_arrays([*identity.columns, *table.columns], schema=schema)
 
 
-def _in_turn(calls: Iterable[Callable[[], Part]]) -> Iterator[Part]:
-    """What the calls return, in order, ``NUM_WRITERS`` of them at work at a time."""
-    with ThreadPoolExecutor(NUM_WRITERS) as pool:
-        working: deque[Future[Part]] = deque()
-        for call in calls:
-            working.append(pool.submit(call))
-            if len(working) > NUM_WRITERS:
-                yield working.popleft().result()
-        yield from (one.result() for one in working)
+def _num_missing(places: NDArray[np.int64] | None, *, part: Part) -> int:
+    return part.num_rows if places is None else int(np.count_nonzero(places < 0))
 
 
-def _missing(places: NDArray[np.int64] | None) -> NDArray[np.int64] | None:
-    if places is None:
-        return None
-    rows = np.flatnonzero(places < 0)
-    return rows if len(rows) < len(places) else None
+def _requests(part: Path, places: NDArray[np.int64] | None, *, engine: Engine) -> Iterator[Request]:
+    """The rows of a part that have no place, ``LOOK_ROWS`` at a time; all at once where the part has to travel."""
+    rows = np.arange(pq.read_metadata(part).num_rows) if places is None else np.flatnonzero(places < 0)
+    if len(rows):
+        url = engine.share(part)
+        count = len(rows) if "://" in url else LOOK_ROWS
+        yield from (Request(url, rows[start : start + count]) for start in range(0, len(rows), count))
 
 
-def _between(rows: NDArray[np.int64], first: int, stop: int) -> NDArray[np.int64]:
-    low, high = np.searchsorted(rows, [first, stop])
-    return rows[low:high]
-
-
-def _features(file: Path) -> pa.Table:
-    return _read(file).drop_columns(list(features.IDENTITY))
+def _taken(tables: Iterator[pa.Table], *, num_rows: int) -> Iterator[pa.Table]:
+    """The next tables, which have so many rows together."""
+    while num_rows:
+        table = next(tables)
+        num_rows -= table.num_rows
+        yield table
 
 
 def _contents(file: Path) -> NDArray[np.uint64]:

@@ -8,7 +8,8 @@ Layout of a features folder::
 Columns: ``sample_id``, ``content_hash``, and the modality's features (``Modality.features``).
 """
 
-from collections.abc import Iterator, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -57,10 +58,23 @@ def look(table: pa.Table, *, dataset: Dataset) -> pa.Table:
     return modality_of(dataset).features(table, dataset=dataset)
 
 
-def write_file(folder: Path, table: pa.Table, *, key: str) -> Part:
-    """Write the features of the samples' part ``key``; the bytes depend on ``table`` alone."""
+def write_file(folder: Path, tables: Iterable[pa.Table], *, key: str) -> Part:
+    """Write the features of the samples' part ``key``; the bytes depend on the rows alone.
+
+    Args:
+        folder: Of the features.
+        tables: The rows in order, at least one; a group of them is in memory at a time.
+        key: Of the part.
+    """
     path = folder / f"{key}.parquet"
-    few = [name for name in FEW_VALUES if name in table.column_names]
-    with files.atomic_write(path) as partial:
-        pq.write_table(table, partial, compression="lz4", row_group_size=parts.READ_ROWS, use_dictionary=few)
-    return Part(key=key, num_rows=table.num_rows, size_bytes=path.stat().st_size, sha256=files.sha256_file(path))
+    num_rows = 0
+    with files.atomic_write(path) as partial, contextlib.ExitStack() as stack:
+        writer: pq.ParquetWriter | None = None
+        for table in parts.regrouped(tables, rows=parts.READ_ROWS):
+            if writer is None:
+                few = [name for name in FEW_VALUES if name in table.column_names]
+                writer = pq.ParquetWriter(partial, table.schema, compression="lz4", use_dictionary=few)
+                stack.enter_context(writer)
+            writer.write_table(table.combine_chunks())
+            num_rows += table.num_rows
+    return Part(key=key, num_rows=num_rows, size_bytes=path.stat().st_size, sha256=files.sha256_file(path))

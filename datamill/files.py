@@ -60,11 +60,11 @@ def write_json(path: Path, content: Any) -> None:
 def link_or_copy(source: Path, target: Path) -> None:
     """Put ``source`` at ``target`` too: a second name of the same bytes where the file system can, else a copy.
 
-    Only for files that are never written in place.
+    Only for files that are never written in place. Of a link, it is the file that it leads to.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        target.hardlink_to(source)
+        target.hardlink_to(source.resolve())
     except OSError:  # another file system, or one without links
         shutil.copyfile(source, target)
 

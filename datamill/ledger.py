@@ -11,7 +11,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypeAlias, get_args
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -115,7 +114,7 @@ def iter_tables(path: Path, *, columns: Sequence[str] | None = None, rows: int =
     with pq.ParquetFile(path, pre_buffer=False) as file:  # else all of it is in memory at once
         names = list(columns) if columns is not None else file.schema_arrow.names
         yield pa.schema([file.schema_arrow.field(name) for name in names]).empty_table()
-        for batch in file.iter_batches(batch_size=rows, columns=names):
+        for batch in file.iter_batches(rows, columns=names, use_threads=False):  # each thread keeps memory of its own
             yield pa.Table.from_batches([batch])
 
 
@@ -231,7 +230,7 @@ def _difference(came_in: pa.Array, answered: pa.Array) -> str:
 
 
 def _repeated(values: Strings | str, *, count: int) -> Strings:
-    return pa.array(np.full(count, values, object), pa.string()) if isinstance(values, str) else values
+    return pa.repeat(values, count) if isinstance(values, str) else values
 
 
 def _some(ids: Counter[str]) -> str:

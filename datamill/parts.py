@@ -37,6 +37,7 @@ MIN_BYTES, MAX_BYTES = TARGET_BYTES // 4, 2 * TARGET_BYTES
 MAX_ROWS = 50_000
 LEAST_ROW_BYTES = MAX_BYTES // MAX_ROWS  # what a small row counts for, so that small rows do not make huge parts
 READ_ROWS = 4_096  # rows decoded at a time; bounds memory, not results
+SCAN_ROWS = 1_024  # with payload, decoded at a time where few of many are wanted: memory that is used again and again
 GROUP_BYTES = 8 * 2**20  # of a Parquet row group, which is what has to be read for the sake of one row
 KEY_DIGITS = 24
 DENSE_SHARE = 0.9  # of its size that compression leaves of a payload that is not worth compressing, as PNG and JPEG are
@@ -293,16 +294,43 @@ def verify(folder: Path) -> Manifest:
     return manifest
 
 
-def read_rows(path: str, rows: NDArray[np.integer[Any]], *, columns: Sequence[str]) -> pa.Table:
-    """Some rows of one part, in the order asked for; of the part, only the row groups they lie in are read."""
-    with fsspec.open(path) as stream, pq.ParquetFile(stream) as file:
+def iter_rows(
+    url: str, rows: NDArray[np.integer[Any]] | None = None, *, columns: Sequence[str]
+) -> Iterator[tuple[slice, pa.Table]]:
+    """Some rows of one part, a few at a time; of the part, only the row groups they lie in are read.
+
+    Args:
+        url: A path, or where the storage of an engine keeps the part.
+        rows: Ascending, none twice; all by default.
+        columns: Columns to read.
+
+    Yields:
+        Which of ``rows``, and their columns.
+    """
+    if "://" in url:
+        with fsspec.open(url) as stream:
+            yield from _some_rows(stream, rows, columns=columns)
+    else:
+        yield from _some_rows(url, rows, columns=columns)
+
+
+def _some_rows(
+    source: Any, rows: NDArray[np.integer[Any]] | None, *, columns: Sequence[str]
+) -> Iterator[tuple[slice, pa.Table]]:
+    with pq.ParquetFile(source, pre_buffer=False) as file:
         sizes = [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
         ends = np.cumsum(sizes)
-        groups = np.unique(np.searchsorted(ends, rows, side="right"))
-        table = file.read_row_groups(groups.tolist(), columns=list(columns))
-    shift = np.zeros(len(sizes), np.int64)  # where each group that was read begins in the table, less where it did
-    shift[groups] = np.cumsum([0, *(sizes[group] for group in groups[:-1])]) - (ends[groups] - np.take(sizes, groups))
-    return table.take(rows + shift[np.searchsorted(ends, rows, side="right")])
+        wanted = np.arange(file.metadata.num_rows) if rows is None else rows
+        groups = np.unique(np.searchsorted(ends, wanted, side="right")).tolist()
+        numbers = np.concatenate([np.arange(0), *(np.arange(ends[one] - sizes[one], ends[one]) for one in groups)])
+        count = min(SCAN_ROWS, max(sizes, default=1))  # no more than a group, whose bytes are bounded
+        for batch in file.iter_batches(count, row_groups=groups, columns=list(columns), use_threads=False):
+            read, numbers = np.split(numbers, [batch.num_rows])
+            low, high = np.searchsorted(wanted, [read[0], read[-1] + 1])
+            if high > low:
+                table = pa.Table.from_batches([batch])
+                is_all = high - low == len(read)
+                yield slice(low, high), table if is_all else table.take(np.searchsorted(read, wanted[low:high]))
 
 
 def is_whole(folder: Path, part: Part) -> bool:
@@ -320,7 +348,8 @@ def iter_tables(folder: Path, *, columns: Sequence[str] | None = None, rows: int
 def iter_part(path: Path, *, columns: Sequence[str] | None = None, rows: int = READ_ROWS) -> Iterator[pa.Table]:
     """The samples of one part in order, at most ``rows`` at a time."""
     with pq.ParquetFile(path, pre_buffer=False) as file:  # else all of it is in memory at once
-        for batch in file.iter_batches(batch_size=rows, columns=list(columns) if columns is not None else None):
+        names = list(columns) if columns is not None else None
+        for batch in file.iter_batches(rows, columns=names, use_threads=False):  # each thread keeps memory of its own
             yield pa.Table.from_batches([batch])
 
 

@@ -65,7 +65,7 @@ def audit(
 ) -> Metrics:
     """Judge every label by models that have not seen it, and treat the doubtful ones of train.
 
-    The models are logistic regressions on thumbnails of images, or on the features of a table, one per fold of the
+    The models are softmax regressions on thumbnails of images, or on the features of a table, one per fold of the
     split, so that near-duplicates and groups are never on both sides.
     """
     import pyarrow as pa

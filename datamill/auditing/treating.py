@@ -1,7 +1,7 @@
 """What happens to samples whose label is doubtful, and the list of the worst for people to look at."""
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +18,7 @@ from datamill.splitting import SPLITS
 Policy = Literal["off", "flag", "drop", "relabel", "down_weight"]
 
 FLAG, TREAT = 1, 2  # what happens to a sample: nothing (0), a flag, the policy
+TOLD = ("label", "suggestion", "quality")
 SUSPECT_COLUMNS = ["sample_id", "source", "split", "label", "suggestion", "quality", "action"]
 
 
@@ -69,11 +70,16 @@ def iter_audited(
             "quality": pa.array(quality, pa.float32(), mask=np.isnan(quality)),
             "action": pa.array(["", "flag", policy]).take(pa.array(actions[rows])),
         }
-        details = np.full(stop - start, "", object)
-        for row in np.flatnonzero(actions[rows]):
-            label, suggestion = columns["label"][row].as_py(), columns["suggestion"][row].as_py()
-            details[row] = f"labelled {label!r}, looks like {suggestion!r}, quality {quality[row]:.4f}"
-        yield rows, pa.table({**columns, "detail": pa.array(details, pa.string())})
+        yield rows, pa.table({**columns, "detail": _details(columns, doubtful=np.flatnonzero(actions[rows]))})
+
+
+def _details(columns: Mapping[str, pa.Array], *, doubtful: NDArray[np.int64]) -> pa.Array:
+    """A sentence about each doubtful row, "" for the others."""
+    told = zip(*(columns[name].take(pa.array(doubtful)).to_pylist() for name in TOLD), strict=True)
+    sentences = [f"labelled {label!r}, looks like {other!r}, quality {quality:.4f}" for label, other, quality in told]
+    places = np.zeros(len(columns["label"]), np.int64)
+    places[doubtful] = 1 + np.arange(len(doubtful))
+    return pa.array(["", *sentences], pa.string()).take(pa.array(places))
 
 
 def is_suspect(judgement: Judgement, *, actions: NDArray[np.int8], limit: int) -> NDArray[np.bool_]:

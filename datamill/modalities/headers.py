@@ -8,6 +8,7 @@ Source: ISO/IEC 15948 (PNG), sections 5 and 11; ITU-T T.81 (JPEG), annex B.
 
 import struct
 import zlib
+from functools import lru_cache
 from typing import NamedTuple
 
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
@@ -16,6 +17,7 @@ PNG_CHANNELS = {  # by bit depth and colour type; a palette and transparency cou
     **dict.fromkeys([(1, 0), (2, 0), (4, 0), (8, 0), (16, 0)], 1),
     **dict.fromkeys([(8, 2), (16, 2), (1, 3), (2, 3), (4, 3), (8, 3), (8, 4), (16, 4), (8, 6), (16, 6)], 3),
 }
+PNG_PLAIN = 33  # bytes up to the end of the first chunk
 PNG_LENGTHS = {b"sRGB": 1, b"gAMA": 4, b"pHYs": 9}  # of chunks that may stand before the pixels (bytes)
 START_OF_FRAME, START_OF_SCAN = (0xC0, 0xC1, 0xC2), 0xDA
 TABLES = (0xC4, 0xDD, 0xFE)  # Huffman codes, restart interval, comment: skipped
@@ -42,6 +44,11 @@ def find_header(payload: bytes) -> Found | None:
 
 
 def _png(payload: bytes) -> Found | None:
+    is_plain = payload[PNG_PLAIN + 4 : PNG_PLAIN + 8] == b"IDAT"  # pixels follow the first chunk at once
+    return _plain_png(payload[:PNG_PLAIN] + b"\0\0\0\0IDAT") if is_plain else _chunks(payload)
+
+
+def _chunks(payload: bytes) -> Found | None:
     length, name, width, height, depth, colour, _, kind, _ = struct.unpack_from(">I4sIIBBBBB", payload, 8)
     channels = PNG_CHANNELS.get((depth, colour))
     if (length, name, kind) != (13, b"IHDR", 0) or not width or not height or channels is None:
@@ -56,6 +63,9 @@ def _png(payload: bytes) -> Found | None:
         if name not in {b"IDAT", b"PLTE"} and PNG_LENGTHS.get(name) != length:
             return None
     return Found("PNG", height, width, channels)
+
+
+_plain_png = lru_cache(256)(_chunks)  # images of one size begin with the same bytes
 
 
 def _jpeg(payload: bytes) -> Found | None:

@@ -159,7 +159,7 @@ def features(table: pa.Table, *, dataset: Dataset) -> pa.Table:
     Source: N. Krawetz, "Kind of like that", 2013 (dHash).
     """
     payloads = pc.struct_field(table["image"], "bytes")
-    measured = [_measure(stack) for stack in _stacks(decode(one.as_py()) for one in payloads)]
+    measured = [_measure(stack) for stack in _stacks(decode(one) for one in payloads.to_pylist())]
     columns = {name: np.concatenate([one[name] for one in measured]) for name in measured[0]} if measured else {}
     if not columns:
         return FEATURES.empty_table()
@@ -190,23 +190,36 @@ def _measure(stack: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
     count, height, width, channels = stack.shape
     num_pixels = height * width
     greys = stack if channels == 1 else np.stack([cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in stack])
-    greys = greys.reshape(count, height, width, 1)
+    greys = greys.reshape(count, height, width)
     colours = [stack[..., place].reshape(count, num_pixels) for place in range(channels)]
     sums, squares = _moments([*colours, greys.reshape(count, num_pixels)] if channels > 1 else colours)
     mean, mean_square = (total[:, :channels].sum(axis=1) / (num_pixels * channels) for total in (sums, squares))
     repeated = [0, 1, 2, 3] if channels > 1 else [0, 0, 0, 0]
     moments = [sums[:, repeated] / (num_pixels * 255), squares[:, repeated] / (num_pixels * 255**2)]
     side = OBSERVED_SIZE
-    small = np.stack([resize(grey, height=HASH_SIZE, width=HASH_SIZE + 1, channels=1)[..., 0] for grey in greys])
+    small = _shrunk(greys, height=HASH_SIZE, width=HASH_SIZE + 1)
     bits = (small[:, :, :-1] > small[:, :, 1:]).reshape(count, HASH_SIZE * HASH_SIZE)
     return {
         **{name: np.full(count, n, np.int32) for name, n in zip(PROPERTIES, stack.shape[1:], strict=False)},
         "pixel_mean": mean,
         "pixel_std": np.sqrt(np.maximum(mean_square - mean**2, 0)),
         "fingerprint": np.packbits(bits, axis=1).view(">u8").ravel().astype(np.uint64),
-        "thumbnail": np.stack([resize(grey, height=side, width=side, channels=1).ravel() for grey in greys]),
+        "thumbnail": _shrunk(greys, height=side, width=side).reshape(count, -1),
         "moments": np.concatenate(moments, axis=1),
     }
+
+
+def _shrunk(greys: NDArray[np.uint8], *, height: int, width: int) -> NDArray[np.uint8]:
+    """What ``resize`` makes of each grey image, shape (N, height, width); ``height`` is a power of two.
+
+    Images that shrink in both directions are averaged in one call, as one that is N times as high: a pixel of the
+    result never reaches over the edge of its image then, and its weights are the same wherever it is.
+    """
+    count = len(greys)
+    if height <= greys.shape[1] and width <= greys.shape[2]:
+        tall = greys.reshape(count * greys.shape[1], greys.shape[2], 1)
+        return resize(tall, height=count * height, width=width, channels=1).reshape(count, height, width)
+    return np.stack([resize(grey[..., None], height=height, width=width, channels=1)[..., 0] for grey in greys])
 
 
 def _moments(planes: list[NDArray[np.uint8]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -80,8 +80,8 @@ class ImagePreprocessor(BaseModel):
     def arrays(self, table: pa.Table) -> NDArray[np.uint8]:
         """Decoded and resized images, shape (N, H, W, C)."""
         pixels = np.empty((table.num_rows, *self.shape), np.uint8)
-        for row, cell in enumerate(table["image"]):
-            decoded = images.decode(cell["bytes"].as_py())
+        for row, payload in enumerate(pc.struct_field(table["image"], "bytes").to_pylist()):
+            decoded = images.decode(payload)
             pixels[row] = images.resize(decoded, height=self.height, width=self.width, channels=self.channels)
         return pixels
 

@@ -138,6 +138,11 @@ class Segment:
             offsets=None if offsets is None else File.read(offsets),
         )
 
+    def plain(self) -> dict[str, Any]:
+        """The segment in JSON's types."""
+        offsets = None if self.offsets is None else vars(self.offsets)
+        return {**vars(self), "data": vars(self.data), "offsets": offsets}
+
     @property
     def files(self) -> tuple[File, ...]:
         """Its one or two files."""
@@ -191,11 +196,16 @@ class Index:
 
     def plain(self) -> dict[str, Any]:
         """The index in JSON's types."""
-        content = dataclasses.asdict(self)
-        description = content.pop("description")
-        return {"version": VERSION, "split": content.pop("split"), "num_rows": content.pop("num_rows")} | {
-            "dataset": description,
-            **content,
+        return {
+            "version": VERSION,
+            "split": self.split,
+            "num_rows": self.num_rows,
+            "dataset": self.description,
+            "meta": self.meta,
+            "block_bytes": self.block_bytes,
+            "fields": {name: vars(one) for name, one in self.fields.items()},
+            "segments": {name: [one.plain() for one in some] for name, some in self.segments.items()},
+            "fingerprint": self.fingerprint,
         }
 
     def replaced(self, **changes: Any) -> Self:

@@ -48,14 +48,16 @@ def probe(file: IO[bytes], *, size_bytes: int) -> int:
 
 @contextlib.contextmanager
 def opened(path: Path, *, entry: File) -> Iterator[IO[bytes]]:
-    """The file that the index means, open for reading: a regular one of the right size and probe.
+    """The file that the index means, open for reading: a regular one, or a link to one, of the right size and probe.
+
+    A link may lead anywhere, as those into a cache of DVC's do: size, probe and checksums say whether it is the file.
 
     Raises:
-        DataError: It is missing, a link or a device, cut, replaced or altered.
+        DataError: It is missing, a pipe or a device, cut, replaced or altered.
     """
     try:
-        if not stat.S_ISREG(path.lstat().st_mode):  # before it is opened: a pipe would block
-            raise DataError(f"{path} is a link or no file at all, which could lead anywhere; run shard again")
+        if not stat.S_ISREG(path.stat().st_mode):  # before it is opened: a pipe would block
+            raise DataError(f"{path} is no file, nor a link to one; run shard again")
         with path.open("rb", buffering=0) as file:
             size = os.fstat(file.fileno()).st_size
             if size != entry.size_bytes:

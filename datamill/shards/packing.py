@@ -9,6 +9,8 @@ import contextlib
 import functools
 import hashlib
 import json
+import math
+import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,18 +24,21 @@ from pydantic import BaseModel
 
 from datamill import imports, parts
 from datamill.errors import DataError
+from datamill.hashes import HashIndex
 from datamill.preprocessing import ImagePreprocessor, Preprocessor
 from datamill.samples import HASH_BYTES, Dataset
 from datamill.shards import SPLITS
+from datamill.shards.fields import ArrayField, Rows
 from datamill.shards.index import Field, Segment
 from datamill.shards.native import Shard, open_shard
 from datamill.shards.placing import NOT_REPAIRED, Placement
 from datamill.shards.writing import ShardWriter
 from datamill.stage import Engine, Progress
 
-DECODED_BYTES = 32 * 2**20  # of arrays made at a time; bounds memory, not results
+DECODED_BYTES = 8 * 2**20  # of arrays made at a time; bounds memory, not results
+COPIED_BYTES = 2**20  # of arrays put together at a time: few enough for the processor's cache
 WORTH_SAMPLES = 1000  # to make, from which on workers gain more than their start costs
-ABSENT = -1
+ABSENT = -1  # as ``HashIndex`` says it
 LIGHT = ("label", "weight", "draw", "sample_id")  # fields that the plan gives
 
 Unmade: TypeAlias = tuple[str, NDArray[np.int64], list[tuple[NDArray[np.int64], str, NDArray[np.int64]]]]
@@ -82,11 +87,10 @@ class Recipe:
         """What a shard says of how it was made; rows of repaired samples may not serve again under the same id."""
         return {"recipe": self.key, "is_repaired": is_repaired}
 
-    @property
-    def block_rows(self) -> int:
-        """Rows whose arrays are made at a time."""
+    def rows_in(self, size_bytes: int) -> int:
+        """Rows whose arrays take so many bytes; at least 1."""
         row_bytes = int(np.prod(self.preprocessor.shape)) * np.dtype(self.preprocessor.dtype).itemsize
-        return max(1, DECODED_BYTES // max(1, row_bytes))
+        return max(1, size_bytes // max(1, row_bytes))
 
 
 @dataclass(frozen=True)
@@ -100,7 +104,8 @@ class Piece:
         rows: Their rows in the part, int32, shape ``(N,)``.
         known: Rows of the previous shard that hold their arrays, ``ABSENT`` where none does; ``None`` where nothing is
             known of any.
-        repaired: Row of each sample among all repaired ones, or ``NOT_REPAIRED``, shape ``(N,)``.
+        repaired: Row of each sample among all repaired ones, or ``NOT_REPAIRED``, shape ``(N,)``; ``None`` where no
+            sample at all was repaired.
         linked: The previous shard's segment that holds them all, where there is one.
     """
 
@@ -108,27 +113,15 @@ class Piece:
     split: int
     path: Path
     rows: NDArray[np.int32]
-    known: NDArray[np.int64] | None
-    repaired: NDArray[np.int64]
+    known: NDArray[np.integer[Any]] | None
+    repaired: NDArray[np.int64] | None
     linked: Segment | None
 
-    def blocks(self, num_rows: int) -> Iterator["Piece"]:
-        """The same in runs of at most ``num_rows`` samples."""
-        for start in range(0, len(self.rows), num_rows):
-            stop = start + num_rows
-            yield Piece(
-                key=self.key,
-                split=self.split,
-                path=self.path,
-                rows=self.rows[start:stop],
-                known=None if self.known is None else self.known[start:stop],
-                repaired=self.repaired[start:stop],
-                linked=None,
-            )
-
     @property
-    def new(self) -> NDArray[np.int64]:
+    def unmade(self) -> NDArray[np.int64]:
         """Positions of the samples whose arrays have to be made."""
+        if self.linked is not None:
+            return np.arange(0)
         return np.arange(len(self.rows)) if self.known is None else np.flatnonzero(self.known == ABSENT)
 
 
@@ -138,55 +131,69 @@ class Previous:
     def __init__(self, folder: Path | None, *, recipe: Recipe) -> None:
         """Open what is below ``folder``; shards that are missing, damaged or of another version serve nothing."""
         self._shards: dict[int, Shard] = {}
+        self._segments: dict[tuple[int, str], tuple[Segment, slice]] = {}  # with their rows, by split and key
         self._folders: dict[int, Path] = {}
         self._recipe = recipe
         for number, split in enumerate(SPLITS if folder is not None else ()):
             assert folder is not None
             self._folders[number] = folder / split
             with contextlib.suppress(DataError):
-                self._shards[number] = open_shard(folder / split)
+                self._shards[number] = shard = open_shard(folder / split)
+                stop = 0
+                for one in shard.index.segments.get("x", ()):
+                    start, stop = stop, stop + one.num_rows
+                    self._segments[number, one.key] = one, slice(start, stop)
 
     def segment(self, key: str, *, split: int) -> Segment | None:
         """The segment of this name, if its bytes are what they were."""
-        start = 0
-        shard = self._shards.get(split)
-        for one in shard.index.segments.get("x", ()) if shard is not None else ():
-            if one.key == key and self._is_whole(split, slice(start, start + one.num_rows)):
-                return one
-            start += one.num_rows
-        return None
+        segment, rows = self._segments.get((split, key), (None, slice(0)))
+        return segment if segment is not None and self._is_whole(split, rows) else None
 
-    def rows(self, sample_id: NDArray[np.uint8], *, split: int) -> NDArray[np.int64] | None:
-        """Row of each sample in the previous shard of the split, ``ABSENT`` where it has none, shape ``(N,)``."""
-        found = self._index(split)
-        if found is None:
+    def rows(self, sample_id: NDArray[np.uint8], *, split: int) -> NDArray[np.integer[Any]] | None:
+        """Row of each sample in the previous shard of the split, ``ABSENT`` where it has none, shape ``(N,)``.
+
+        ``None`` where the split has no shard that can serve, or not all of these rows are what they were.
+        """
+        index = self._index(split)
+        if index is None:
             return None
-        keys, order, ids = found
-        wanted = _prefix(sample_id)
-        places = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-        rows = order[places]
-        is_same = (keys[places] == wanted) & (ids[rows] == sample_id).all(axis=1)
-        return np.where(is_same, rows, ABSENT)
+        rows = index.find(np.ascontiguousarray(sample_id).view(np.uint64))
+        if not self._is_whole(split, rows[rows != ABSENT]):
+            return None
+        return rows.astype(np.min_scalar_type(-1 - self._shards[split].num_rows))  # mostly half of the memory
 
-    def arrays(self, rows: NDArray[np.int64], *, split: int) -> NDArray[Any]:
-        """Arrays of some rows of the previous shard, after a look at their checksums."""
-        return self._shards[split].x[rows]
+    def arrays(self, rows: NDArray[np.integer[Any]], *, split: int) -> NDArray[Any]:
+        """Arrays of some rows that ``rows`` gave; those of rows that follow one another are no copy."""
+        field = self._shards[split].fields["x"]
+        assert isinstance(field, ArrayField)
+        slots = field.slot_of(rows.astype(np.int64))
+        is_run = slots[-1] - slots[0] == len(slots) - 1 and (np.diff(slots) == 1).all()
+        return field.numpy[slots[0] : slots[-1] + 1] if is_run else field.numpy[slots]
+
+    def check_unchanged(self) -> None:
+        """Pass when what served is still what was opened.
+
+        Raises:
+            DataError: A file was altered or replaced meanwhile; a run after that takes over nothing of it.
+        """
+        for shard in self._shards.values():
+            shard.check_unchanged()
 
     def folder(self, split: int) -> Path:
         """Where the previous shard of a split lies."""
         return self._folders[split]
 
     @functools.cache  # noqa: B019 - lives as long as one run of the stage
-    def _index(self, split: int) -> tuple[NDArray[np.uint64], NDArray[np.int64], NDArray[np.uint8]] | None:
+    def _index(self, split: int) -> HashIndex | None:
         shard = self._shards.get(split)
-        if shard is None or not shard.num_rows or shard.meta != self._recipe.meta(is_repaired=False):
+        if shard is None or shard.meta != self._recipe.meta(is_repaired=False):
             return None
-        ids = np.ascontiguousarray(shard.sample_id)
-        keys = _prefix(ids)
-        order = np.argsort(keys, kind="stable")
-        return keys[order], order, ids
+        try:
+            return HashIndex(np.ascontiguousarray(shard.sample_id).view(np.uint64))
+        except DataError:
+            return None
 
-    def _is_whole(self, split: int, rows: slice) -> bool:
+    def _is_whole(self, split: int, rows: Rows) -> bool:
         try:
             self._shards[split].touch("x", rows)
         except DataError:
@@ -277,20 +284,22 @@ class Packer:
 
     def write_payload(self, *, engine: Engine, progress: Progress) -> "Packed":
         """Write the arrays of every sample placed so far."""
+        pa.default_memory_pool().release_unused()  # what placing the samples took
         making = functools.partial(make_arrays, recipe=self._recipe)
-        num_made = 0
-        is_worth_it = sum(len(piece.new) for piece in self._pieces if piece.linked is None) >= WORTH_SAMPLES
-        made = (engine.map if is_worth_it else map)(making, self._unmade(engine))
+        num_made = sum(len(piece.unmade) for piece in self._pieces)
+        made = _Queue((engine.map if num_made >= WORTH_SAMPLES else map)(making, self._unmade(engine)))
         for piece in progress(self._pieces, total=len(self._pieces), label="packing segments"):
             writer = self._writers[piece.split]
             if piece.linked is not None:
                 writer.reuse("x", self._previous.folder(piece.split), piece.linked)
                 continue
             writer.next_segment("x", key=piece.key)
-            for block in piece.blocks(self._recipe.block_rows):
-                arrays = next(made) if len(block.new) else None
-                num_made += len(block.new)
-                writer.write({"x": self._assembled(block, made=arrays)})
+            for arrays in self._arrays(piece, made=made):
+                writer.write({"x": arrays})
+            if piece.known is None:  # all were made: what that took would otherwise lie about in the heap
+                pa.default_memory_pool().release_unused()
+        pa.default_memory_pool().release_unused()
+        self._previous.check_unchanged()
         row_bytes = sum(field.element_bytes for field in self._recipe.fields.values())
         return Packed(
             rows=dict(zip(SPLITS, self._num_rows, strict=True)),
@@ -306,7 +315,7 @@ class Packer:
         linked = self._previous.segment(key, split=split)
         known = None if linked is not None or self._repairs else self._previous.rows(ids, split=split)
         rows = placement.rows[here].astype(np.int32)
-        return Piece(key, split, placement.path, rows, known, repaired, linked)
+        return Piece(key, split, placement.path, rows, known, repaired if self._repairs else None, linked)
 
     def _segment_key(self, ids: NDArray[np.uint8], *, repaired: NDArray[np.int64]) -> str:
         total = hashlib.blake2b(self._recipe.key.encode(), digest_size=HASH_BYTES)
@@ -327,38 +336,68 @@ class Packer:
             yield here, (path, repaired[here] - (self._repair_ends[number] - part.num_rows))
 
     def _unmade(self, engine: Engine) -> Iterator[Unmade]:
+        count = self._recipe.rows_in(DECODED_BYTES)
         for piece in self._pieces:
-            for block in piece.blocks(self._recipe.block_rows) if piece.linked is None else ():
-                if len(block.new):
-                    repaired = [
-                        (places, engine.share(path), rows) for places, (path, rows) in self._locate(block.repaired)
-                    ]
-                    yield engine.share(block.path), block.rows[block.new].astype(np.int64), repaired
+            unmade = piece.unmade
+            for some in np.split(unmade, range(count, len(unmade), count)) if len(unmade) else ():
+                repaired = () if piece.repaired is None else self._locate(piece.repaired[some])
+                replaced = [(places, engine.share(path), rows) for places, (path, rows) in repaired]
+                yield engine.share(piece.path), piece.rows[some].astype(np.int64), replaced
 
-    def _assembled(self, block: Piece, *, made: NDArray[Any] | None) -> NDArray[Any]:
-        if made is not None and len(made) == len(block.rows):
-            return made
-        assert block.known is not None
-        old = np.flatnonzero(block.known != ABSENT)
-        arrays = self._previous.arrays(block.known[old], split=block.split)
-        if made is None:
-            return arrays
-        whole = np.empty((len(block.rows), *arrays.shape[1:]), arrays.dtype)
-        whole[old], whole[block.new] = arrays, made
-        return whole
+    def _arrays(self, piece: Piece, *, made: "_Queue") -> Iterator[NDArray[Any]]:
+        """The arrays of a piece in order, some at a time: copied where they are known, else taken from ``made``."""
+        count = self._recipe.rows_in(COPIED_BYTES)
+        for start in range(0, len(piece.rows), count):
+            known = np.full(min(count, len(piece.rows) - start), ABSENT)
+            if piece.known is not None:
+                known = piece.known[start : start + count]
+            is_new = known == ABSENT
+            if is_new.all():
+                yield from made.take(len(known))
+            else:
+                yield self._copied(known, is_new=is_new, split=piece.split, made=made)
+
+    def _copied(
+        self, known: NDArray[np.integer[Any]], *, is_new: NDArray[np.bool_], split: int, made: "_Queue"
+    ) -> NDArray[Any]:
+        if not is_new.any():
+            return self._previous.arrays(known, split=split)
+        arrays = self._previous.arrays(np.where(is_new, known.max(), known), split=split)  # any row where it is new
+        arrays[is_new] = np.concatenate(list(made.take(int(is_new.sum()))))
+        return arrays
+
+
+class _Queue:
+    """Arrays that come some rows at a time, handed out in other numbers."""
+
+    def __init__(self, arrays: Iterator[NDArray[Any]]) -> None:
+        self._arrays = arrays
+        self._waiting: NDArray[Any] | None = None
+
+    def take(self, count: int) -> Iterator[NDArray[Any]]:
+        """The next ``count`` rows, which must come."""
+        while count:
+            rows = next(self._arrays) if self._waiting is None else self._waiting
+            self._waiting = rows[count:] if count < len(rows) else None  # an empty rest would hold all of its memory
+            yield rows[:count]
+            count -= len(rows[:count])
 
 
 def make_arrays(item: Unmade, *, recipe: Recipe) -> NDArray[Any]:
     """Arrays of some rows of a part, repaired payload in the place of what it repairs, shape ``(N, *shape)``."""
     path, rows, repaired = item
-    tables = [parts.read_rows(path, rows, columns=recipe.columns)]
-    order = np.arange(len(rows))
-    for places, where, its_rows in repaired:
-        order[places] = sum(table.num_rows for table in tables) + np.arange(len(places))
-        tables.append(parts.read_rows(where, its_rows, columns=recipe.columns))
-    return recipe.preprocessor.arrays(pa.concat_tables(tables).take(pa.array(order)) if repaired else tables[0])
+    arrays = _mapped((len(rows), *recipe.preprocessor.shape), dtype=recipe.preprocessor.dtype)
+    own = np.setdiff1d(np.arange(len(rows)), [place for places, _, _ in repaired for place in places])
+    for places, where, its_rows in [(own, path, rows[own]), *repaired]:
+        for some, table in parts.iter_rows(where, its_rows, columns=recipe.columns):
+            arrays[places[some]] = recipe.preprocessor.arrays(table)
+    return arrays
 
 
-def _prefix(ids: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    """First eight bytes of each id as a number."""
-    return np.ascontiguousarray(ids[:, :8]).view("<u8").ravel()
+def _mapped(shape: tuple[int, ...], *, dtype: str) -> NDArray[Any]:
+    """An array in memory of its own, which goes back to the system with it; in the heap it would leave holes."""
+    count = math.prod(shape)
+    if not hasattr(mmap, "MAP_PRIVATE"):  # Windows
+        return np.empty(shape, dtype)
+    memory = mmap.mmap(-1, max(1, count * np.dtype(dtype).itemsize), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return np.frombuffer(memory, dtype, count).reshape(shape)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from datamill import ledger, parts, reading, samples
@@ -15,6 +16,7 @@ from datamill.shards import SPLITS
 
 TRAIN = SPLITS[0]
 PLAN = ("sample_id", "fate", "split", "label", "weight", "draw")
+MADE = ("sample_id", "origin", "parents")  # columns that say what a sample was made from
 PART, ROW, REPAIRED = "part", "row", "repaired"  # columns that say where a sample lies
 NOT_REPAIRED = -1
 
@@ -98,14 +100,12 @@ def require_no_leak(folders: Sequence[Path], *, plan: Path) -> None:
     Raises:
         StageError: Names the sample, and the parent where there is one.
     """
-    light = (
-        table for folder in folders for table in parts.iter_tables(folder, columns=["sample_id", "origin", "parents"])
-    )
-    decisions = ledger.iter_tables(plan, columns=["sample_id", "fate", "split"])
-    made = [_made(*pair) for pair in reading.join_in_order(light, decisions, name=str(plan))]
-    children = pa.concat_tables(made) if made else None
-    if children is None or not children.num_rows:
+    paths = [folder / part.name for folder in folders for part in parts.read_manifest(folder).parts]
+    light = (parts.iter_part(path, columns=MADE) for path in paths if _may_hold_made(path))
+    made = [_made(table) for tables in light for table in tables]
+    if not sum(table.num_rows for table in made):
         return
+    children = _in_train(pa.concat_tables(made), plan=plan)
     parents = children["parents"].combine_chunks()
     wanted = pc.unique(parents)
     trains = np.zeros(len(wanted), bool)
@@ -122,12 +122,33 @@ def require_no_leak(folders: Sequence[Path], *, plan: Path) -> None:
         )
 
 
-def _made(table: pa.Table, planned: pa.Table) -> pa.Table:
-    """Each surviving generated sample beside each of its parents, after a look at its own split."""
+def _may_hold_made(path: Path) -> bool:
+    """Whether a part's statistics leave room for generated samples; so that parts of the source need not be read."""
+    metadata = pq.read_metadata(path)
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        columns = {column.path_in_schema: column.statistics for column in map(group.column, range(group.num_columns))}
+        origin, parents = columns["origin"], columns["parents.list.element"]
+        if origin is None or parents is None or not origin.has_min_max:
+            return True
+        if (origin.min, origin.max, parents.num_values) != ("source", "source", 0):
+            return True
+    return False
+
+
+def _made(table: pa.Table) -> pa.Table:
+    """The generated samples among others."""
     num_parents = pc.list_value_length(table["parents"])
-    is_made = pc.or_(pc.not_equal(table["origin"], "source"), pc.greater(num_parents, 0))
-    is_made = pc.and_(is_made, ledger.is_surviving(planned))
-    table, planned = table.filter(is_made), planned.filter(is_made)
+    return table.filter(pc.or_(pc.not_equal(table["origin"], "source"), pc.greater(num_parents, 0)))
+
+
+def _in_train(made: pa.Table, *, plan: Path) -> pa.Table:
+    """Each surviving generated sample beside each of its parents, after a look at its own split."""
+    ids = made["sample_id"].combine_chunks()
+    decisions = ledger.iter_tables(plan, columns=["sample_id", "fate", "split"])
+    planned = pa.concat_tables([table.filter(pc.is_in(table["sample_id"], value_set=ids)) for table in decisions])
+    planned = planned.filter(ledger.is_surviving(planned))
+    table = made.take(pc.index_in(planned["sample_id"], value_set=ids))
     outside = pc.not_equal(planned["split"], TRAIN)
     if pc.any(outside).as_py():
         row = int(pc.index(outside, True).as_py())

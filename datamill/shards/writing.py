@@ -52,6 +52,7 @@ class ShardWriter:
         if any(folder.iterdir()):
             raise DataError(f"{folder} is not empty; delete it, or write the shard to a folder of its own")
         self._folder = folder
+        self._others: dict[Path, Index] = {}  # of shards that segments are taken over from
         self._index = Index(
             split=split,
             num_rows=0,
@@ -104,7 +105,7 @@ class ShardWriter:
             DataError: The other shard has no such segment, or its files are damaged.
         """
         key = segment if isinstance(segment, str) else segment.key
-        index = read_index(folder)
+        index = self._others[folder] = self._others.get(folder) or read_index(folder)
         found = [one for one in index.segments.get(field, ()) if one.key == key]
         same = index.fields.get(field) == self._index.fields[field] and index.block_bytes == self._index.block_bytes
         if not found or not same:

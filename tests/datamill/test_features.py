@@ -96,6 +96,34 @@ def test_images_of_many_shapes_keep_their_order() -> None:
     assert found["pixel_std"].to_pylist() == [0.0] * 5
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    count=st.integers(1, 40),
+    height=st.integers(1, 90),
+    width=st.integers(1, 40),
+    side=st.sampled_from([(8, 9), (16, 16)]),
+    seed=st.integers(0, 99),
+)
+def test_images_shrink_together_as_they_do_alone(
+    count: int, height: int, width: int, side: tuple[int, int], seed: int
+) -> None:
+    greys = np.random.default_rng(seed).integers(0, 256, (count, height, width), np.uint8)
+    found = image._shrunk(greys, height=side[0], width=side[1])
+    alone = [image.resize(grey[..., None], height=side[0], width=side[1], channels=1)[..., 0] for grey in greys]
+    np.testing.assert_array_equal(found, np.stack(alone))
+
+
+@pytest.mark.parametrize("height", [17, 28, 30, 99, 1000])
+def test_images_shrink_together_however_many_there_are(height: int) -> None:
+    count = 40_000 // height  # rows of pixels beyond what 16 bits count
+    greys = np.random.default_rng(0).integers(0, 256, (count, height, 18), np.uint8)
+    for side in ((8, 9), (16, 16)):
+        found = image._shrunk(greys, height=side[0], width=side[1])
+        for row in (0, 1, count // 2, count - 1):
+            alone = image.resize(greys[row][..., None], height=side[0], width=side[1], channels=1)[..., 0]
+            np.testing.assert_array_equal(found[row], alone)
+
+
 NUMBERS = [1.0, 1.00001, 1.0002, 1.001, -1.0, 9999.6, 10000.0, 0.0, -0.0, np.inf, -np.inf, None, 1e308, 5e-324, 1e-300]
 SHOWN = [0, 0, 0, 1, 2, 3, 3, 4, 4, 5, 6, 7, 8, 9, 10]  # which of them agree to four digits
 
@@ -143,6 +171,48 @@ def test_the_number_of_workers_does_not_matter(tmp_path: Path, num_workers: int)
     engine = Engine(num_workers=num_workers)
     extracting.extract(tmp_path / "inline" / "samples", folder=tmp_path / "features", engine=engine)
     assert content(tmp_path / "features") == content(expected)
+
+
+@pytest.mark.parametrize("rows", [1, 7])
+def test_samples_are_looked_at_a_few_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pictures: Any, rows: int
+) -> None:
+    expected, _, _ = extract(tmp_path / "whole", *pictures)
+    monkeypatch.setattr(extracting, "LOOK_ROWS", rows)
+    folder, outcome, num_requests = extract(tmp_path / "few", *pictures)
+    assert content(folder) == content(expected)
+    assert outcome.looked_at == NUM_SAMPLES
+    assert num_requests == sum(-(-part.num_rows // rows) for part in features.read_manifest(folder).parts)
+
+
+def test_a_part_that_travels_travels_once_and_is_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pictures: Any
+) -> None:
+    expected, _, _ = extract(tmp_path / "here", *pictures)
+    monkeypatch.setattr(extracting, "LOOK_ROWS", 3)
+    asked: list[str] = []
+    fetch = extracting.engines.fetch
+    monkeypatch.setattr(extracting.engines, "fetch", lambda url, folder: asked.append(url) or fetch(url, folder))
+    engine = Engine(storage=str(tmp_path / "storage"))
+    extracting.extract(tmp_path / "here/samples", folder=tmp_path / "there", engine=engine)
+    assert content(tmp_path / "there") == content(expected)
+    assert len(asked) == len(set(asked)) == len(features.read_manifest(expected).parts)
+    (stored, *_) = (path for path in (tmp_path / "storage").rglob("*") if path.is_file())
+    bent = bytearray(stored.read_bytes())
+    bent[len(bent) // 2] ^= 1
+    stored.write_bytes(bent)
+    with pytest.raises(DataError):
+        extracting.extract(tmp_path / "here/samples", folder=tmp_path / "again", engine=engine)
+
+
+def test_a_file_that_only_a_few_rows_come_from_is_taken_over_as_well(tmp_path: Path, pictures: Any) -> None:
+    dataset, table = pictures
+    former, _, _ = extract(tmp_path / "former", dataset, table)
+    shuffled = table.take(pa.array(np.random.default_rng(3).permutation(NUM_SAMPLES)))
+    folder, outcome, _ = extract(tmp_path / "after", dataset, shuffled, former=former)
+    fresh, _, _ = extract(tmp_path / "fresh", dataset, shuffled)
+    assert outcome == Outcome(linked=0, copied=NUM_SAMPLES, looked_at=0)
+    assert content(folder) == content(fresh)
 
 
 def test_unchanged_samples_are_linked_without_a_look(tmp_path: Path, pictures: Any) -> None:

@@ -104,3 +104,13 @@ def test_very_many_pixels_are_refused_without_a_warning(pixels: int) -> None:
         warnings.simplefilter("error")
         with pytest.raises(DataError, match="is more than the limit of 64000000 px"):
             image.read_header(bytes(bmp))
+
+
+def test_what_follows_the_first_chunk_does_not_matter_but_its_own_checksum_does() -> None:
+    payload, expected = ORDINARY["grey.png"]
+    assert find_header(payload[:33] + b"\xff\xff\xff\xffIDAT") == expected  # a length that no file has
+    for place in (8, 16, 23, 24, 32):
+        bent = bytearray(payload)
+        bent[place] ^= 1
+        assert find_header(bytes(bent)) is None
+    assert find_header(payload) == expected

@@ -8,10 +8,10 @@ import pyarrow as pa
 import pytest
 
 from datamill import files, ledger
-from datamill.errors import StageError
+from datamill.errors import DataError, StageError
 from datamill.modalities import image
 from datamill.samples import Dataset
-from datamill.shards import packing
+from datamill.shards import integrity, packing
 from datamill.shards.native import open_shard
 from datamill.stage import Metrics
 from tasks.shard import STAGE, ShardParams
@@ -212,11 +212,97 @@ def test_damage_in_the_previous_shards_is_not_passed_on(workspace: Workspace) ->
     assert digest(workspace.folder / "second") == digest(workspace.folder / "fresh")
 
 
-def test_bounded_memory_changes_nothing(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("where", ["x", "sample_id"])
+def test_damage_that_shows_only_when_rows_are_copied_is_not_passed_on(workspace: Workspace, where: str) -> None:
+    dataset, table = image_table(num_samples=600)
+    files.remove(workspace.folder / "samples")
+    write_parts(workspace.folder / "samples", dataset, table)
+    workspace.ids[:11] = table["sample_id"].to_pylist()
+    splits = ["train"] * 600 + ["train"]
+    without_repairs(workspace).write_plan(splits)
+    workspace.run("first")
+    fates = ["kept", "dropped", *["kept"] * 599]
+    workspace.write_plan(splits, fates=fates)
+    workspace.run("fresh")
+    (file,) = [
+        path for path in (workspace.folder / "first/shards/train").glob(f"{where}-*.bin") if path.stat().st_size > 9_000
+    ]
+    content = bytearray(file.read_bytes())
+    unprobed = set(range(len(content))) - {
+        place for start, size in integrity.probe_ranges(len(content)) for place in range(start, start + size)
+    }
+    content[max(unprobed, default=len(content) // 2)] ^= 4
+    file.write_bytes(content)
+    workspace.run("second", previous="first")
+    assert digest(workspace.folder / "second") == digest(workspace.folder / "fresh")
+
+
+@pytest.mark.parametrize(("decoded", "copied"), [(64, 64), (64, 10_000), (10_000, 64), (200, 150)])
+def test_bounded_memory_changes_nothing(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, decoded: int, copied: int
+) -> None:
+    splits = ["train"] * 8 + ["validation", "test", "test", "train"]
+    workspace.run("repaired")
+    without_repairs(workspace).write_plan(splits, fates=["kept", "dropped", "kept", "dropped", *["kept"] * 8])
+    workspace.run("fewer")
+    workspace.write_plan(splits)
+    workspace.run("once")
+    monkeypatch.setattr(packing, "DECODED_BYTES", decoded)
+    monkeypatch.setattr(packing, "COPIED_BYTES", copied)
+    workspace.run("in_pieces")
+    workspace.run("copied", previous="fewer")
+    assert digest(workspace.folder / "once") == digest(workspace.folder / "in_pieces")
+    assert digest(workspace.folder / "once") == digest(workspace.folder / "copied")
+
+
+def test_repairs_are_made_in_pieces_too(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     workspace.run("once")
     monkeypatch.setattr(packing, "DECODED_BYTES", 64)
     workspace.run("one_by_one")
     assert digest(workspace.folder / "once") == digest(workspace.folder / "one_by_one")
+
+
+def test_a_split_that_was_empty_may_fill(workspace: Workspace) -> None:
+    without_repairs(workspace).write_plan(["train"] * 8 + ["test", "test", "test", "train"])
+    workspace.run("first")
+    workspace.write_plan(["train"] * 8 + ["validation", "test", "test", "train"])
+    workspace.run("second", previous="first")
+    workspace.run("fresh")
+    assert digest(workspace.folder / "second") == digest(workspace.folder / "fresh")
+
+
+def test_shards_that_are_links_into_a_cache_serve_again(workspace: Workspace) -> None:
+    without_repairs(workspace).run("first")
+    shards = workspace.folder / "first/shards"
+    for path in [path for path in shards.rglob("*") if path.is_file()]:
+        cached = workspace.folder / "cache" / path.relative_to(shards)
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(cached)
+        path.symlink_to(cached)
+    made = workspace.engine.num_items
+    workspace.run("second", previous="first")
+    assert workspace.engine.num_items == made
+    assert not any(path.is_symlink() for path in (workspace.folder / "second").rglob("*"))
+    workspace.run("fresh")
+    assert digest(workspace.folder / "second") == digest(workspace.folder / "fresh")
+
+
+def test_previous_shards_that_change_while_they_are_read_stop_the_stage(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_repairs(workspace).run("first")
+    fates = ["kept", "kept", "dropped", *["kept"] * 9]
+    workspace.write_plan(["train"] * 8 + ["validation", "test", "test", "train"], fates=fates)
+    arrays = packing.Previous.arrays
+
+    def meddle(self: packing.Previous, *args: Any, **options: Any) -> Any:
+        for file in (workspace.folder / "first/shards/train").glob("x-*.bin"):
+            file.write_bytes(bytes(file.stat().st_size))
+        return arrays(self, *args, **options)
+
+    monkeypatch.setattr(packing.Previous, "arrays", meddle)
+    with pytest.raises(DataError, match=r"changed while the shard was open|was altered or replaced"):
+        workspace.run("second", previous="first")
 
 
 def test_a_parent_that_moved_to_test_stops_the_stage(workspace: Workspace) -> None:

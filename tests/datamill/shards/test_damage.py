@@ -288,15 +288,40 @@ def test_labels_that_no_class_has_are_refused(folder: Path) -> None:
         _ = open_shard(folder).label
 
 
-def test_links_and_pipes_are_refused(folder: Path, tmp_path: Path) -> None:
+def test_a_link_to_a_file_is_that_file(folder: Path, tmp_path: Path) -> None:
+    expected = open_shard(folder).x[:].copy()
     path = folder / "x-a0.bin"
-    path.rename(tmp_path / "secret")
-    path.symlink_to(tmp_path / "secret")
-    with pytest.raises(DataError, match=r"x-a0\.bin is a link or no file at all"):
-        open_shard(folder)
+    path.rename(tmp_path / "cached")
+    path.symlink_to(tmp_path / "cached")
+    shard = open_shard(folder, verify=True)
+    np.testing.assert_array_equal(shard.x[:], expected)
+    os.utime(tmp_path / "cached", ns=(1, 1))
+    with pytest.raises(DataError, match=r"x-a0\.bin changed while the shard was open"):
+        shard.check_unchanged()
+
+
+def test_a_link_to_another_file_is_refused(folder: Path, tmp_path: Path) -> None:
+    path = folder / "x-a0.bin"
+    content = bytearray(path.read_bytes())
+    content[7] ^= 1
+    (tmp_path / "secret").write_bytes(content)
     path.unlink()
-    os.mkfifo(path)
-    with pytest.raises(DataError, match=r"x-a0\.bin is a link or no file at all"):
+    path.symlink_to(tmp_path / "secret")
+    with pytest.raises(DataError, match=r"x-a0\.bin was altered or replaced"):
+        open_shard(folder)
+    (tmp_path / "secret").unlink()
+    with pytest.raises(DataError, match=r"x-a0\.bin is missing; run shard again"):
+        open_shard(folder)
+
+
+@pytest.mark.parametrize("is_linked", [False, True])
+def test_pipes_are_refused(folder: Path, tmp_path: Path, is_linked: bool) -> None:
+    path = folder / "x-a0.bin"
+    path.unlink()
+    os.mkfifo(tmp_path / "pipe" if is_linked else path)
+    if is_linked:
+        path.symlink_to(tmp_path / "pipe")
+    with pytest.raises(DataError, match=r"x-a0\.bin is no file, nor a link to one"):
         open_shard(folder)
 
 

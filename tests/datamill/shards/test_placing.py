@@ -140,3 +140,24 @@ def test_dropped_parents_in_train_and_dropped_children_are_fine(
     folder, made = made_from(tmp_path / "made", [ids[parent]])
     fates = ["kept", "kept", "dropped", "repaired", "kept", "kept", fate]
     require_no_leak([samples, folder], plan=write_plan(tmp_path / "plan", [*ids, made], fates=fates))
+
+
+def test_parts_whose_statistics_show_the_source_alone_are_not_read(
+    tmp_path: Path, samples: Path, ids: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Path] = []
+    iter_part = parts.iter_part
+    monkeypatch.setattr(parts, "iter_part", lambda path, **options: read.append(path) or iter_part(path, **options))
+    require_no_leak([samples], plan=write_plan(tmp_path / "plan", ids))
+    assert not read
+    folder, made = made_from(tmp_path / "made", [ids[0]], origin="source")  # by its origin, but not by its parents
+    splits = ["train", "test", "train", "train", "validation", "train", "test"]
+    plan = write_plan(tmp_path / "plan", [*ids, made], split=splits)
+    with pytest.raises(StageError, match=f"source sample {made} is in test"):
+        require_no_leak([samples, folder], plan=plan)
+    assert {path.parent for path in read} == {folder}
+
+
+def test_made_samples_that_the_plan_leaves_out_do_not_matter(tmp_path: Path, samples: Path, ids: list[str]) -> None:
+    folder, _ = made_from(tmp_path / "made", [ids[1]])
+    require_no_leak([samples, folder], plan=write_plan(tmp_path / "plan", ids))
