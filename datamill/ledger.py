@@ -11,7 +11,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypeAlias, get_args
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -231,7 +230,7 @@ def _difference(came_in: pa.Array, answered: pa.Array) -> str:
 
 
 def _repeated(values: Strings | str, *, count: int) -> Strings:
-    return pa.array(np.full(count, values, object), pa.string()) if isinstance(values, str) else values
+    return pa.repeat(values, count) if isinstance(values, str) else values
 
 
 def _some(ids: Counter[str]) -> str:

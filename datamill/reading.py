@@ -97,7 +97,7 @@ def join_in_order(
     for table in tables:
         rows, matching = cursor.advance(table["sample_id"])
         if len(rows):
-            yield table.take(pa.array(rows)), matching
+            yield table if len(rows) == table.num_rows else table.take(pa.array(rows)), matching
     cursor.require_end()
 
 
@@ -113,6 +113,10 @@ class Cursor:
     def advance(self, sample_ids: pa.ChunkedArray) -> tuple[NDArray[np.int64], pa.Table]:
         """Places in ``sample_ids`` of the samples that come next in the stream, ascending, and their rows of it."""
         waiting = self._fill(len(sample_ids))
+        if waiting["sample_id"].equals(sample_ids):  # the rule; thirty times as fast as to look each of them up
+            assert self._waiting is not None
+            self._waiting = self._waiting.slice(len(sample_ids))
+            return np.arange(len(sample_ids)), waiting
         places = pc.index_in(waiting["sample_id"], value_set=sample_ids.combine_chunks())
         rows = pc.fill_null(places, -1).to_numpy()
         strangers = np.flatnonzero(rows < 0)

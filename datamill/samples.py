@@ -1,5 +1,6 @@
 """What a sample is: its columns, its identity, and the description of the data set it belongs to."""
 
+import binascii
 import hashlib
 from collections.abc import Sequence
 from typing import Literal
@@ -76,8 +77,18 @@ def sample_id(source: str, content: str) -> str:
 
 def id_bytes(sample_ids: pa.Array | pa.ChunkedArray) -> NDArray[np.uint8]:
     """Sample ids, or content hashes, as bytes, shape ``(N, 16)``."""
-    raw = bytes.fromhex("".join(sample_ids.to_pylist()))
+    chunks = sample_ids.chunks if isinstance(sample_ids, pa.ChunkedArray) else [sample_ids]
+    raw = b"".join(binascii.unhexlify(_text(chunk)) for chunk in chunks)
     return np.frombuffer(raw, np.uint8).reshape(len(sample_ids), HASH_BYTES)
+
+
+def _text(ids: pa.StringArray) -> memoryview:
+    """The digits of ids, one after the other; none is null."""
+    _, offsets, text = ids.buffers()
+    if not len(ids):
+        return memoryview(b"")
+    first, last = np.frombuffer(offsets, np.int32)[[ids.offset, ids.offset + len(ids)]]
+    return memoryview(text)[first:last]
 
 
 def sort_classes(labels: Sequence[str]) -> tuple[str, ...]:

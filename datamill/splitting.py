@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from datamill import ledger
 from datamill.errors import DataError
 from datamill.hashes import halves
-from datamill.links import Links, contains, linked
+from datamill.links import Links, linked
 from datamill.runs import RUN_ROWS, SortedRuns
 
 SPLITS = ("train", "validation", "test")
@@ -179,7 +179,7 @@ def assign(roll: Roll, *, classes: Sequence[str], rule: Rule) -> Iterator[Assign
     dealt = np.zeros(len(classes) + 1, np.int64)  # units of each class that were dealt so far
     for start, traits in roll.blocks():
         rows = np.arange(start, start + len(traits))
-        unit = units.of(rows)
+        unit = units.between(start, start + len(traits))
         is_first = np.where(unit < 0, traits["is_surviving"], units.lives[unit] & (units.firsts[unit] == rows))
         positions, folds = traits["position"], traits["fold"]
         if rule.strategy == "stratified_exact":
@@ -207,15 +207,17 @@ class _Units:
     """
 
     def __init__(self, roll: Roll, *, rule: Rule) -> None:
-        self._links = roll.links()
-        self.firsts = np.append(np.unique(self._links.firsts), -1)
+        links = roll.links()
+        firsts, self._tied = np.unique(links.firsts, return_inverse=True)  # the unit of each that is tied to an earlier
+        self._rows = links.rows
+        self.firsts = np.append(firsts, -1)
         self.lives = np.zeros(len(self.firsts), bool)
         self._positions = np.full(len(self.firsts), len(SPLITS) if rule.strategy == "time" else UNDECIDED, np.int8)
         self._folds = np.zeros(len(self.firsts), np.int8)
         self._is_by_time = rule.strategy == "time"
         num_groups = num_timeless = num_kept = 0
         for start, traits in roll.blocks():
-            unit, kept = self.of(np.arange(start, start + len(traits))), traits["is_surviving"]
+            unit, kept = self.between(start, start + len(traits)), traits["is_surviving"]
             self.lives[unit[kept]] = True
             if self._is_by_time:
                 np.minimum.at(self._positions, unit[kept], traits["position"][kept])
@@ -233,11 +235,14 @@ class _Units:
                 "give them one, or choose another strategy"
             )
 
-    def of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Number of the unit of each of some samples, -1 for those that are alone, shape ``(N,)``."""
-        firsts = self._links.of(rows)
-        is_tied = contains(self.firsts[:-1], firsts)
-        return np.where(is_tied, np.searchsorted(self.firsts[:-1], firsts), -1)
+    def between(self, start: int, stop: int) -> NDArray[np.int64]:
+        """Number of the unit of each sample from ``start`` up to ``stop``, -1 for those that are alone."""
+        unit = np.full(stop - start, -1)
+        low, high = np.searchsorted(self.firsts[:-1], [start, stop])
+        unit[self.firsts[low:high] - start] = np.arange(low, high)
+        low, high = np.searchsorted(self._rows, [start, stop])
+        unit[self._rows[low:high] - start] = self._tied[low:high]
+        return unit
 
     def settle(
         self, unit: NDArray[np.int64], *, rows: NDArray[np.int64], positions: NDArray[np.int8], folds: NDArray[np.int8]
@@ -271,12 +276,8 @@ def require_all(sizes: Sequence[int]) -> None:
 
 def draw(keys: pa.Array | pa.ChunkedArray, *, seed: int) -> NDArray[np.float64]:
     """A number in [0, 1) per key, shape ``(N,)``: the same for the same key and seed, whatever other keys there are."""
-    start = hashlib.blake2b(f"{seed}\0".encode(), digest_size=8)
-    digests = []
-    for key in pc.cast(keys, pa.binary()).to_pylist():
-        total = start.copy()
-        total.update(key)
-        digests.append(total.digest())
+    start, hashed = f"{seed}\0".encode(), hashlib.blake2b
+    digests = [hashed(start + key, digest_size=8).digest() for key in pc.cast(keys, pa.binary()).to_pylist()]
     bits = np.frombuffer(b"".join(digests), ">u8") >> np.uint64(11)
     return np.asarray(bits / 2**53, np.float64)  # 53 bits are what a float64 holds exactly below 1
 

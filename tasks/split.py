@@ -107,9 +107,11 @@ def split(*, samples: Path, cleaned: Path, assignments: Path, params: SplitParam
     counts, num_units = np.zeros((len(classes), len(splitting.SPLITS)), np.int64), 0
 
     def assigned() -> Iterator[pa.Table]:
-        nonlocal num_units
+        nonlocal counts, num_units
         for some in splitting.assign(roll, classes=classes, rule=rule):
-            np.add.at(counts, (some.labels, some.splits), 1)
+            counts += np.bincount(some.labels * len(splitting.SPLITS) + some.splits, minlength=counts.size).reshape(
+                counts.shape
+            )
             num_units += some.num_units
             yield pa.table({"split": pa.array(splitting.SPLITS).take(pa.array(some.splits)), "fold": some.folds})
 
