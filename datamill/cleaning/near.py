@@ -1,4 +1,12 @@
-"""Near duplicates: pairs whose fingerprints differ in few bits, confirmed on thumbnails; never all pairs."""
+"""Near duplicates: pairs whose fingerprints differ in few bits, confirmed on thumbnails; never all pairs.
+
+Samples are compared within buckets, and what a bucket gives depends on the samples in it alone. So a run looks only
+into the buckets of samples that were not there the last time or are gone (``datamill.recall``), and takes the pairs of
+all others over::
+
+    samples     a ``KNOWN`` of each sample compared, in the order of contents
+    pairs       a ``PAIR`` of each pair found: places of its samples, and the buckets in which it was compared
+"""
 
 import functools
 import itertools
@@ -10,29 +18,39 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
+from datamill import recall
 from datamill.cleaning.duplicates import Copies, of_first
-from datamill.cleaning.observing import SEEN, SKETCH_RANGE, Ids, Observed
+from datamill.cleaning.observing import SKETCH_RANGE, Ids, Thumbnails, records_at
 from datamill.cleaning.policies import NearPolicy
 from datamill.fates import Fates
 from datamill.ledger import Fate
-from datamill.links import Links, linked
+from datamill.links import Links, contains, linked
+from datamill.recall import Former
 from datamill.runs import SortedRuns
 
 NEAR_DUPLICATE = "near_duplicate"
 NUM_BITS = 64
 SHARED = 2  # blocks: more make smaller buckets, and more ways to choose them
 MAX_NEIGHBORS = 64  # samples of one bucket that a sample is compared with; bounds the work where thousands look alike
-PAIRED_AT_ONCE = 8_192  # samples; bounds memory
-COMPARED_AT_ONCE = 4_096  # pairs; bounds memory
-MAX_PAIRS = 2**18  # beyond them only one link per sample of a cluster is kept; bounds memory
+PAIRED_AT_ONCE = 16_384  # samples; bounds memory
+COMPARED_AT_ONCE = 8_192  # pairs; bounds memory
+PART_ROWS = 2**18  # samples of several buckets that are looked at together, on average; bounds memory
+MAX_WAITING = 2**18  # pairs that wait to be confirmed; bounds memory
+MAX_PAIRS = 2**20  # beyond them only one link per sample of a cluster is kept; bounds memory
 ODD = 0x9E3779B97F4A7C15  # spreads the bits of a number over the upper ones
 VALUE_BITS = 16  # of each number of a sketch
+FILTER_BITS = 16
+TOUCHED = 16  # samples in the buckets of one that changed, about
 
-SORTED = np.dtype([("key", np.uint64), *((name, SEEN[name]) for name in SEEN.names or ())])
+SEEN = np.dtype([("row", np.int64), ("print", np.uint64), ("sketch", np.uint64)])
+"""A sample that is compared, or was the last time and is ``GONE``."""
+GONE = -1
+KNOWN = np.dtype([(name, np.uint64) for name in ("first", "second", "print", "sketch")])
+PAIR = np.dtype([("left", np.uint32), ("right", np.uint32), ("choices", np.uint16)])
 
 Rows = NDArray[Any]
 Samples = Callable[[], Iterable[NDArray[Any]]]
-"""Starts reading the samples to compare, some at a time, in sample order: a ``SEEN`` each."""
+"""Starts reading the samples to compare, some at a time, in the order of contents: an ``observing.CONTENT`` each."""
 Read = Callable[[Rows], NDArray[np.uint8]]
 """Thumbnails of some samples: grey pixels, shape ``(rows, D)``."""
 
@@ -53,8 +71,21 @@ class Likeness:
         return np.asarray(is_near & (difference.max(axis=1) <= self.pixel * 255), bool)
 
 
+@dataclass(frozen=True)
+class State:
+    """Where the last run's samples and pairs are, and will be.
+
+    Attributes:
+        folder: The stage's own.
+        made_with: Stands for all that decides which samples are near, apart from their content.
+    """
+
+    folder: Path
+    made_with: str
+
+
 def near_pairs(
-    samples: Samples, *, num_samples: int, read: Read, max_bits: int, likeness: Likeness, scratch: Path
+    samples: Samples, *, read: Read, max_bits: int, likeness: Likeness, scratch: Path, state: State
 ) -> NDArray[np.int64]:
     """Pairs of near-duplicate images.
 
@@ -65,80 +96,85 @@ def near_pairs(
     chain of neighbours mostly joins it all the same. Where thousands look alike, links to the first sample of a
     cluster may stand for its pairs.
 
-    The samples are sorted in files (``SortedRuns``), so memory grows with the pairs at most.
+    The samples wait in a file, so memory grows with the pairs at most. The outcome does not depend on ``state``.
 
     Args:
         samples: Reads those to compare.
-        num_samples: All samples (count).
-        read: Gives thumbnails of all samples.
+        read: Gives thumbnails of samples by row.
         max_bits: Hamming distance that is still near.
         likeness: What the thumbnails of a pair must agree in.
         scratch: Folder for files.
+        state: Of the last run; becomes that of this one.
 
     Returns:
         Rows of each pair, the smaller first, sorted, without repetition, shape ``(P, 2)``.
 
     Source: M. Norouzi, A. Punjani, D. J. Fleet, "Fast exact search in Hamming space with multi-index hashing", 2014.
     """
-    waiting, found = _Codes(), _Codes()
-    for left, right in _candidates(samples, max_bits=max_bits, reach=likeness.mean, scratch=scratch):
-        waiting.add(np.minimum(left, right) * num_samples + np.maximum(left, right))
-        if waiting.count > MAX_PAIRS:
-            found.add(_confirmed(waiting.take(), num_samples=num_samples, read=read, likeness=likeness))
-            if found.count > MAX_PAIRS:
-                found.add(_linking(found.take(), num_samples=num_samples))
-    found.add(_confirmed(waiting.take(), num_samples=num_samples, read=read, likeness=likeness))
-    return _pairs(found.take(), num_samples=num_samples)
+    facts = recall.recalled(state.folder, made_with=state.made_with)
+    union = _unite(samples(), former=state.folder if facts else None, scratch=scratch)
+    if facts and union.widest != facts["widest"]:
+        facts, union = None, _unite(samples(), former=None, scratch=scratch)
+    pairs = _taken_over(state.folder / "pairs", union=union) if facts else _Pairs()
+    _compare(union, pairs=pairs, read=read, max_bits=max_bits, likeness=likeness)
+    if facts and not pairs.is_complete:  # links cannot be taken apart again, so nothing may be taken over
+        recall.forget(state.folder)
+        return near_pairs(samples, read=read, max_bits=max_bits, likeness=likeness, scratch=scratch, state=state)
+    recall.forget(state.folder)
+    if pairs.is_complete:
+        _note(pairs, union=union, path=scratch / "pairs")
+        kept = [scratch / "samples", scratch / "pairs"]
+        recall.keep(state.folder, kept, made_with=state.made_with, facts={"widest": union.widest})
+    return _rows(pairs.codes, union=union)
 
 
 def equal_pairs(samples: Samples, *, scratch: Path) -> NDArray[np.int64]:
     """Pairs of samples whose fingerprints are equal: each with the next one of its kind, shape ``(P, 2)``."""
     prints = SortedRuns(scratch / "prints", SEEN, key="print")
     for block in samples():
-        prints.add(block)
+        prints.add(_seen(block))
     found = [np.empty((0, 2), np.int64)]
     for block in prints.shared():
         same = np.flatnonzero(block["print"][1:] == block["print"][:-1])
         found.append(np.stack([block["row"][same], block["row"][same + 1]], axis=1))
     prints.remove()
-    return np.concatenate(found)
+    return np.sort(np.concatenate(found), axis=1)
 
 
 def find_near(
-    samples: Samples, *, observed: Observed, num_samples: int, policy: NearPolicy, scratch: Path
+    samples: Samples, *, thumbnails: Thumbnails | None, policy: NearPolicy, scratch: Path, state: State
 ) -> NDArray[np.int64]:
     """Pairs of near-duplicates among some samples, shape ``(P, 2)``.
 
     Args:
         samples: Reads those to compare.
-        observed: Facts about all samples.
-        num_samples: All samples (count).
-        policy: How alike they must be; without thumbnails the fingerprints must be equal.
+        thumbnails: Of all samples; without them the fingerprints must be equal.
+        policy: How alike they must be.
         scratch: Folder for files.
+        state: Of the last run; becomes that of this one.
     """
-    if observed.thumbnails is None:
+    if thumbnails is None:
         return equal_pairs(samples, scratch=scratch)
     return near_pairs(
         samples,
-        num_samples=num_samples,
-        read=observed.thumbnails.read,
+        read=thumbnails.read,
         max_bits=policy.max_bits,
         likeness=Likeness(policy.max_mean_difference, policy.max_pixel_difference),
         scratch=scratch,
+        state=state,
     )
 
 
-def settle_near(fates: Fates, *, pairs: NDArray[np.int64], copies: Copies, sample_ids: Ids, policy: NearPolicy) -> None:
+def settle_near(fates: Fates, *, clusters: Links, copies: Copies, sample_ids: Ids, policy: NearPolicy) -> None:
     """Decide about all of a cluster of near-duplicates but its first sample and that one's exact copies.
 
     Args:
         fates: Receives the decisions.
-        pairs: Rows that are near-duplicates, each the first of its content, shape ``(P, 2)``.
+        clusters: Samples that are near-duplicates, each the first of its content.
         copies: Samples of equal content.
         sample_ids: Id of each sample.
         policy: What becomes of them.
     """
-    clusters = linked(pairs)
     rows = np.union1d(clusters.rows, copies.links.rows)
     contents = copies.links.of(rows)
     firsts = clusters.of(contents)
@@ -149,58 +185,241 @@ def settle_near(fates: Fates, *, pairs: NDArray[np.int64], copies: Copies, sampl
     fates.decide(links.rows, fate=fate, reason=NEAR_DUPLICATE, details=details)
 
 
-def _candidates(samples: Samples, *, max_bits: int, reach: float, scratch: Path) -> Iterator[tuple[Rows, Rows]]:
-    """Pairs whose fingerprints are near and whose sketches do not rule out thumbnails that differ by ``reach`` or less.
+@dataclass(frozen=True)
+class _Union:
+    """The samples that are compared now and those that were the last time, in a file, in the order of contents.
 
-    The samples are sorted anew for every choice of blocks, so that those to compare lie side by side.
+    Attributes:
+        path: A ``SEEN`` each; their numbers in this file are what is called places.
+        count: How many.
+        added: Places of those that were not there the last time, ascending; ``None`` for all.
+        gone: Places of those that are not there any more, ascending.
+        widest: Which number of the sketches of those compared now varies the most.
     """
-    widest = _widest(samples())
-    limit = reach * SKETCH_RANGE + 1  # rounding took less than 1 from each
-    choices = [*_choices(max_bits=max_bits), np.uint64(0)]
-    current = _keyed_runs(scratch / "near-0")
-    for block in samples():
-        current.add(_keyed(block, chosen=choices[0], widest=widest))
-    for number, (chosen, following) in enumerate(itertools.pairwise(choices), start=1):
-        next_runs = _keyed_runs(scratch / f"near-{number}")
-        before = np.empty(0, SORTED)
-        for block in current.merged():
-            if following:
-                next_runs.add(_keyed(block, chosen=following, widest=widest))
-            block = np.concatenate([before, block])
-            count = max(len(block) - MAX_NEIGHBORS, 0)  # the others may have neighbours that come later
-            yield from _neighbors(block, count, chosen=chosen, widest=widest, max_bits=max_bits, limit=limit)
-            before = block[count:].copy()
-        yield from _neighbors(before, len(before), chosen=chosen, widest=widest, max_bits=max_bits, limit=limit)
-        current.remove()
-        current = next_runs
-    current.remove()
+
+    path: Path
+    count: int
+    added: NDArray[np.int64] | None
+    gone: NDArray[np.int64]
+    widest: int
+
+    def blocks(self) -> Iterator[tuple[int, NDArray[Any]]]:
+        """The samples, some at a time, and the place of the first."""
+        start = 0
+        with self.path.open("rb") as file:
+            while len(block := np.fromfile(file, SEEN, count=recall.READ_ROWS)):
+                yield start, block
+                start += len(block)
 
 
-def _keyed_runs(path: Path) -> SortedRuns:
-    return SortedRuns(path, SORTED, key="key")
+def _unite(blocks: Iterable[NDArray[Any]], *, former: Path | None, scratch: Path) -> _Union:
+    """Bring the samples together with those of the last run; those of this one are noted in ``scratch / "samples"``."""
+    then = Former(former / "samples" if former else None, KNOWN)
+    added, gone, start, spread = [np.empty(0, np.int64)], [np.empty(0, np.int64)], 0, _Spread()
+    path = scratch / "union"
+    with path.open("wb") as union, (scratch / "samples").open("wb") as samples:
+        for block in itertools.chain((block for block in blocks if len(block)), [None]):
+            old = then.up_to(block["first"][-1] if block is not None else None)
+            now = _known(block) if block is not None else np.empty(0, KNOWN)
+            places = recall.match(now, old, fields=("second", "print", "sketch"))
+            lost = np.delete(old, places[places >= 0])
+            is_gone = np.zeros(len(now) + len(lost), bool)
+            is_gone[np.searchsorted(now["first"], lost["first"]) + np.arange(len(lost))] = True
+            seen = np.empty(len(is_gone), SEEN)
+            seen["row"] = GONE
+            seen[~is_gone] = _seen(block) if block is not None else np.empty(0, SEEN)
+            for name in ("print", "sketch"):
+                seen[name][is_gone] = lost[name]
+            if former is not None:
+                added.append(start + np.flatnonzero(~is_gone)[places < 0])
+                gone.append(start + np.flatnonzero(is_gone))
+            spread.add(now["sketch"])
+            seen.tofile(union)
+            now.tofile(samples)
+            start += len(seen)
+    return _Union(
+        path,
+        count=start,
+        added=np.concatenate(added) if former is not None else None,
+        gone=np.concatenate(gone),
+        widest=spread.widest,
+    )
 
 
-def _widest(blocks: Iterable[NDArray[Any]]) -> int:
-    """Which number of the sketches varies the most."""
-    count, sums, squares = 0, np.zeros(4, np.int64), np.zeros(4, np.int64)
-    for block in blocks:
-        values = _sketched(block["sketch"]).astype(np.int64)
-        count, sums, squares = count + len(values), sums + values.sum(axis=0), squares + (values**2).sum(axis=0)
-    variances = [count * square - total**2 for total, square in zip(sums.tolist(), squares.tolist(), strict=True)]
-    return variances.index(max(variances))
+def _seen(block: NDArray[Any]) -> NDArray[Any]:
+    seen = np.empty(len(block), SEEN)
+    for name in SEEN.names or ():
+        seen[name] = block[name]
+    return seen
 
 
-def _neighbors(
-    block: NDArray[Any], count: int, *, chosen: np.uint64, widest: int, max_bits: int, limit: float
-) -> Iterator[tuple[Rows, Rows]]:
-    """Candidates among sorted samples: pairs of one of the first ``count`` and one that comes after it."""
-    rows, prints, sketches = (np.ascontiguousarray(block[name]) for name in ("row", "print", "sketch"))
-    values = np.ascontiguousarray(_sketched(sketches)[:, widest])
-    for start in range(0, count, PAIRED_AT_ONCE):
-        places = np.arange(start, min(start + PAIRED_AT_ONCE, count))
-        left, right = _near(places, prints, values, chosen=chosen, max_bits=max_bits, limit=limit)
+def _known(block: NDArray[Any]) -> NDArray[Any]:
+    known = np.empty(len(block), KNOWN)
+    for name in KNOWN.names or ():
+        known[name] = block[name]
+    return known
+
+
+@final
+class _Spread:
+    """How much each number of some sketches varies."""
+
+    def __init__(self) -> None:
+        self._count, self._sums, self._squares = 0, np.zeros(4, np.int64), np.zeros(4, np.int64)
+
+    def add(self, sketches: NDArray[np.uint64]) -> None:
+        values = _sketched(sketches).astype(np.int64)
+        self._count += len(values)
+        self._sums += values.sum(axis=0)
+        self._squares += (values**2).sum(axis=0)
+
+    @property
+    def widest(self) -> int:
+        """Which one varies the most."""
+        sums, squares = self._sums.tolist(), self._squares.tolist()
+        variances = [self._count * square - total**2 for total, square in zip(sums, squares, strict=True)]
+        return variances.index(max(variances))
+
+
+@final
+class _Pairs:
+    """Pairs of places, each as one number: the smaller place by how many there are, and the larger one.
+
+    Attributes:
+        codes: The pairs, ascending.
+        choices: In which choices of blocks each was compared, as bits.
+        is_complete: Whether all pairs are here, and not links that stand for them.
+    """
+
+    def __init__(self, codes: Rows | None = None, choices: NDArray[np.uint16] | None = None) -> None:
+        self.codes: Rows = codes if codes is not None else np.empty(0, np.int64)
+        self.choices = choices if choices is not None else np.empty(0, np.uint16)
+        self.is_complete = True
+
+    def tick(self, codes: Rows, *, bit: int) -> Rows:
+        """Note where pairs were compared; those that are not here are given back."""
+        places = self._places(codes)
+        self.choices[places[places >= 0]] |= np.uint16(bit)
+        return codes[places < 0]
+
+    def untick(self, codes: Rows, *, bit: int) -> None:
+        """Note where pairs are not compared any more."""
+        places = self._places(codes)
+        self.choices[places[places >= 0]] &= np.uint16(~bit & 0xFFFF)
+
+    def add(self, codes: Rows, choices: NDArray[np.uint16], *, count: int) -> None:
+        """Take pairs that are not here, of ``count`` places; too many become links."""
+        where = np.searchsorted(self.codes, codes)
+        self.codes = np.insert(self.codes, where, codes)
+        self.choices = np.insert(self.choices, where, choices)
+        if len(self.codes) > MAX_PAIRS:
+            links = linked(_pairs(self.codes, count=count))
+            self.codes = np.sort(links.firsts * count + links.rows)
+            self.choices = np.full(len(self.codes), 0xFFFF, np.uint16)
+            self.is_complete = False
+
+    def drop_uncompared(self) -> None:
+        """Leave out the pairs that are compared nowhere."""
+        self.codes, self.choices = self.codes[self.choices != 0], self.choices[self.choices != 0]
+
+    def _places(self, codes: Rows) -> NDArray[np.int64]:
+        if not len(self.codes):
+            return np.full(len(codes), -1)
+        near = np.minimum(np.searchsorted(self.codes, codes), len(self.codes) - 1)
+        return np.where(self.codes[near] == codes, near, -1)
+
+
+def _compare(union: _Union, *, pairs: _Pairs, read: Read, max_bits: int, likeness: Likeness) -> None:
+    """Bring pairs up to date: look into the buckets of all samples that came or went."""
+    changed = _changed(union)
+    limit = likeness.mean * SKETCH_RANGE + 1  # rounding took less than 1 from each
+    waiting: list[tuple[Rows, NDArray[np.uint16]]] = []
+    for number, chosen in enumerate(_choices(max_bits=max_bits)):
+        for places, seen, is_new in _bucketed(union, chosen=chosen, changed=changed):
+            look = functools.partial(_near, count=union.count, chosen=chosen, max_bits=max_bits, limit=limit)
+            is_now = seen["row"] != GONE
+            now = look(places[is_now], seen[is_now], widest=union.widest)
+            then = look(places[~is_new], seen[~is_new], widest=union.widest)
+            pairs.untick(np.setdiff1d(then, now, assume_unique=True), bit=1 << number)
+            left = pairs.tick(np.setdiff1d(now, then, assume_unique=True), bit=1 << number)
+            waiting.append((left, np.full(len(left), 1 << number, np.uint16)))
+            if sum(len(codes) for codes, _ in waiting) > MAX_WAITING:
+                _settle(waiting, pairs=pairs, union=union, read=read, likeness=likeness)
+                waiting = []
+    _settle(waiting, pairs=pairs, union=union, read=read, likeness=likeness)
+    pairs.drop_uncompared()
+
+
+def _changed(union: _Union) -> NDArray[np.uint64] | None:
+    """Fingerprints of the samples that came or went; ``None`` for all."""
+    if union.added is None:
+        return None
+    return np.unique(records_at(union.path, np.concatenate([union.added, union.gone]), SEEN)["print"])
+
+
+def _bucketed(
+    union: _Union, *, chosen: np.uint64, changed: NDArray[np.uint64] | None
+) -> Iterator[tuple[Rows, NDArray[Any], NDArray[np.bool_]]]:
+    """Whole buckets in order, many at a time: of each sample its place, what is known of it, and whether it is new.
+
+    Buckets lie one after the other, and the samples of one ascend in the widest number of their sketch.
+    """
+    wanted = None if changed is None else np.unique(_buckets(changed, chosen=chosen))
+    num_rows = union.count if changed is None else min(union.count, TOUCHED * len(changed))
+    num_parts = -(-num_rows // PART_ROWS)
+    for part in range(num_parts):
+        low, high = (part << FILTER_BITS) // num_parts, (part + 1 << FILTER_BITS) // num_parts
+        is_asked = np.zeros(1 << FILTER_BITS, bool)
+        is_asked[low:high] = True
+        if wanted is not None:
+            is_asked &= np.bincount(_upper(wanted), minlength=len(is_asked)) > 0
+        places, pieces = [np.empty(0, np.int64)], [np.empty(0, SEEN)]
+        for start, block in union.blocks():
+            keys = _buckets(block["print"], chosen=chosen)
+            here = np.flatnonzero(is_asked[_upper(keys)])
+            if wanted is not None:
+                here = here[contains(wanted, keys[here])]
+            places.append(start + here)
+            pieces.append(block[here])
+        yield _in_order(np.concatenate(places), np.concatenate(pieces), union=union, chosen=chosen)
+
+
+def _in_order(
+    places: Rows, seen: NDArray[Any], *, union: _Union, chosen: np.uint64
+) -> tuple[Rows, NDArray[Any], NDArray[np.bool_]]:
+    values = _sketched(seen["sketch"])[:, union.widest] ^ np.int16(-1 << VALUE_BITS - 1)
+    order = np.argsort(_buckets(seen["print"], chosen=chosen) | values.view(np.uint16), kind="stable")
+    places = places[order]
+    is_new = np.ones(len(places), bool) if union.added is None else contains(union.added, places)
+    return places, seen[order], is_new
+
+
+def _buckets(prints: NDArray[np.uint64], *, chosen: np.uint64) -> NDArray[np.uint64]:
+    """Numbers that are equal where the chosen blocks are; their lower ``VALUE_BITS`` are 0."""
+    return (prints & chosen) * np.uint64(ODD) & np.uint64(-1 << VALUE_BITS & (1 << NUM_BITS) - 1)
+
+
+def _upper(buckets: NDArray[np.uint64]) -> NDArray[np.int64]:
+    return (buckets >> np.uint64(NUM_BITS - FILTER_BITS)).astype(np.int64)
+
+
+def _near(
+    places: Rows, seen: NDArray[Any], *, count: int, chosen: np.uint64, widest: int, max_bits: int, limit: float
+) -> Rows:
+    """Pairs among samples in order whose fingerprints are near and whose sketches do not rule out that they are alike.
+
+    Returns:
+        Codes of the pairs, ascending.
+    """
+    prints, sketches = np.ascontiguousarray(seen["print"]), np.ascontiguousarray(seen["sketch"])
+    values, found = np.ascontiguousarray(_sketched(sketches)[:, widest]), [np.empty(0, np.int64)]
+    for start in range(0, len(places), PAIRED_AT_ONCE):
+        lefts = np.arange(start, min(start + PAIRED_AT_ONCE, len(places)))
+        left, right = _neighbors(lefts, prints, values, chosen=chosen, max_bits=max_bits, limit=limit)
         may_be = functools.reduce(np.logical_and, _differences(sketches, left, right) <= limit)
-        yield rows[left[may_be]], rows[right[may_be]]
+        left, right = places[left[may_be]], places[right[may_be]]
+        found.append(np.minimum(left, right) * count + np.maximum(left, right))
+    return np.sort(np.concatenate(found))
 
 
 def _choices(*, max_bits: int) -> Iterator[np.uint64]:
@@ -212,20 +431,7 @@ def _choices(*, max_bits: int) -> Iterator[np.uint64]:
         yield np.uint64(sum(chosen))
 
 
-def _keyed(block: NDArray[Any], *, chosen: np.uint64, widest: int) -> NDArray[Any]:
-    """Samples with keys that bring equal chosen blocks side by side, and among them ascending values."""
-    records = np.empty(len(block), SORTED)
-    for name in SEEN.names or ():
-        records[name] = block[name]
-    keys = block["print"] & chosen
-    keys *= np.uint64(ODD)
-    keys &= np.uint64(-1 << VALUE_BITS & (1 << NUM_BITS) - 1)
-    keys |= (_sketched(block["sketch"])[:, widest] ^ np.int16(-1 << VALUE_BITS - 1)).view(np.uint16)
-    records["key"] = keys
-    return records
-
-
-def _near(
+def _neighbors(
     left: Rows,
     prints: NDArray[np.uint64],
     values: NDArray[np.int16],
@@ -262,42 +468,54 @@ def _sketched(codes: NDArray[np.uint64]) -> NDArray[np.int16]:
     return np.ascontiguousarray(codes).view(np.int16).reshape(-1, 4)
 
 
-@final
-class _Codes:
-    """Pairs of rows, each as one number: the smaller row by the number of samples, and the larger one."""
-
-    def __init__(self) -> None:
-        self._pieces: list[Rows] = []
-        self.count = 0
-
-    def add(self, codes: Rows) -> None:
-        self._pieces.append(codes)
-        self.count += len(codes)
-
-    def take(self) -> Rows:
-        """All pairs, sorted, without repetition; none is left."""
-        codes: Rows = np.unique(np.concatenate([np.empty(0, np.int64), *self._pieces]))
-        self._pieces, self.count = [], 0
-        return codes
-
-
-def _confirmed(codes: Rows, *, num_samples: int, read: Read, likeness: Likeness) -> Rows:
-    """The pairs whose thumbnails are alike."""
+def _settle(
+    waiting: list[tuple[Rows, NDArray[np.uint16]]], *, pairs: _Pairs, union: _Union, read: Read, likeness: Likeness
+) -> None:
+    """Take the pairs whose thumbnails are alike."""
+    codes = np.concatenate([np.empty(0, np.int64), *(codes for codes, _ in waiting)])
+    choices = np.concatenate([np.empty(0, np.uint16), *(choices for _, choices in waiting)])
+    order = np.argsort(codes, kind="stable")
+    codes, starts = np.unique(codes[order], return_index=True)
+    if not len(codes):
+        return
+    choices = np.bitwise_or.reduceat(choices[order], starts)
     alike = np.zeros(len(codes), bool)
     for start in range(0, len(codes), COMPARED_AT_ONCE):
-        pairs = _pairs(codes[start : start + COMPARED_AT_ONCE], num_samples=num_samples)
-        rows, places = np.unique(pairs, return_inverse=True)
-        pixels = read(rows)
-        left, right = places.reshape(pairs.shape).T
+        rows = _rows(codes[start : start + COMPARED_AT_ONCE], union=union, is_sorted=False)
+        distinct, places = np.unique(rows, return_inverse=True)
+        pixels = read(distinct)
+        left, right = places.reshape(rows.shape).T
         alike[start : start + COMPARED_AT_ONCE] = likeness.holds(pixels[left], pixels[right])
-    return np.asarray(codes[alike])
+    pairs.add(codes[alike], choices[alike], count=union.count)
 
 
-def _pairs(codes: Rows, *, num_samples: int) -> Rows:
-    return np.stack(np.divmod(codes, max(num_samples, 1)), axis=1)
+def _pairs(codes: Rows, *, count: int) -> Rows:
+    return np.stack(np.divmod(codes, max(count, 1)), axis=1)
 
 
-def _linking(codes: Rows, *, num_samples: int) -> Rows:
-    """A pair per sample with the first of its cluster, which joins the same samples as all the pairs."""
-    links = linked(_pairs(codes, num_samples=num_samples))
-    return links.firsts * num_samples + links.rows
+def _rows(codes: Rows, *, union: _Union, is_sorted: bool = True) -> NDArray[np.int64]:
+    """Rows of pairs of places, shape ``(P, 2)``; where asked, in their order and the smaller one first."""
+    places, which = np.unique(_pairs(codes, count=union.count), return_inverse=True)
+    rows = records_at(union.path, places, SEEN)["row"][which.reshape(-1, 2)]
+    if not is_sorted:
+        return np.asarray(rows)
+    rows.sort(axis=1)
+    return np.asarray(rows[np.lexsort((rows[:, 1], rows[:, 0]))])
+
+
+def _taken_over(path: Path, *, union: _Union) -> _Pairs:
+    """The pairs of the last run."""
+    assert union.added is not None
+    known = np.fromfile(path, PAIR)
+    shifts = union.added - np.arange(len(union.added))  # as many of those there before came before each new one
+    left, right = (one + np.searchsorted(shifts, one, side="right") for one in (known["left"], known["right"]))
+    return _Pairs(left.astype(np.int64) * union.count + right, known["choices"].copy())
+
+
+def _note(pairs: _Pairs, *, union: _Union, path: Path) -> None:
+    """Write the pairs for the next run."""
+    known = np.empty(len(pairs.codes), PAIR)
+    for name, places in zip(("left", "right"), np.divmod(pairs.codes, max(union.count, 1)), strict=True):
+        known[name] = places - np.searchsorted(union.gone, places)
+    known["choices"] = pairs.choices
+    known.tofile(path)

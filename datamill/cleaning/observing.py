@@ -1,4 +1,4 @@
-"""What cleaning knows of every sample: a few numbers each, read from features into files."""
+"""What cleaning knows of every sample: a few numbers each, read from features into files, in one pass."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -14,16 +14,25 @@ from numpy.typing import NDArray
 from datamill import features, parts, reading
 from datamill.hashes import digits, halves
 from datamill.modalities.image import OBSERVED_SIZE
-from datamill.runs import RUN_ROWS, SortedRuns
+from datamill.runs import SortedRuns
 from datamill.samples import HASH_BYTES
 
 NUM_PIXELS = OBSERVED_SIZE**2
 SKETCH_RANGE = 16_320  # largest number of a sketch
 
-CONTENT = np.dtype([("first", np.uint64), ("second", np.uint64), ("row", np.int64), ("label", np.int32)])
-"""Of each sample: its content hash in halves, its row, and the number of its label."""
-SEEN = np.dtype([("row", np.int64), ("print", np.uint64), ("sketch", np.uint64)])
-"""Of each sample: its row, its fingerprint, and the four numbers of its sketch in one; 0 for tables."""
+CONTENT = np.dtype(
+    [
+        ("first", np.uint64),  # of the two halves of its content hash
+        ("second", np.uint64),
+        ("row", np.int64),
+        ("label", np.int32),  # its number
+        ("print", np.uint64),  # its fingerprint
+        ("sketch", np.uint64),  # the four numbers of its sketch in one; 0 for tables
+    ]
+)
+"""What is known of each sample."""
+CHUNK_BYTES = 2**20  # of a file that are read at once where many records are wanted
+CHUNK_WORTH = 64  # wanted records of a chunk from which on it is faster to read all of it
 
 
 @dataclass(frozen=True)
@@ -34,28 +43,24 @@ class Thumbnails:
 
     def read(self, rows: NDArray[Any]) -> NDArray[np.uint8]:
         """Those of some samples, shape ``(len(rows), NUM_PIXELS)``."""
-        return np.frombuffer(_records(self.path, rows, size=NUM_PIXELS), np.uint8).reshape(-1, NUM_PIXELS)
+        return records_at(self.path, rows, np.dtype((np.void, NUM_PIXELS))).view(np.uint8).reshape(-1, NUM_PIXELS)
 
 
 @dataclass(frozen=True)
 class Observed:
-    """Facts about samples, in their order.
+    """Facts about samples.
 
     Attributes:
-        path: A file of one ``SEEN`` per sample.
+        ids: Id of each.
+        contents: A ``CONTENT`` of each, to be had in the order of contents.
         constant: Rows all of whose pixels are equal, ascending; none for tables.
-        thumbnails: Where they are; ``None`` for tables.
+        thumbnails: Where they are; ``None`` for tables, and where nobody looks.
     """
 
-    path: Path
+    ids: "SampleIds"
+    contents: SortedRuns
     constant: NDArray[np.int64]
     thumbnails: Thumbnails | None
-
-    def read(self) -> Iterator[NDArray[Any]]:
-        """The samples, ``RUN_ROWS`` at a time."""
-        with self.path.open("rb") as file:
-            while len(block := np.fromfile(file, SEEN, count=RUN_ROWS)):
-                yield block
 
 
 class Ids(Protocol):
@@ -86,62 +91,46 @@ class SampleIds:
 
     def digits(self, rows: NDArray[Any]) -> pa.Array:
         """Ids of some rows, as strings."""
-        return digits(np.frombuffer(_records(self._path, rows, size=HASH_BYTES), np.uint64).reshape(-1, 2))
+        return digits(records_at(self._path, rows, np.dtype((np.void, HASH_BYTES))).view(np.uint64).reshape(-1, 2))
 
 
-def identify(
-    folder: Path, *, samples: Path, decisions: Path, classes: Sequence[str], scratch: Path
-) -> tuple[SampleIds, SortedRuns]:
-    """Ids and contents (``CONTENT``) of the samples that survived ``decisions``.
+def observe(
+    folder: Path, *, samples: Path, decisions: Path, classes: Sequence[str], is_looking: bool, scratch: Path
+) -> Observed:
+    """Facts about the samples that survived ``decisions``.
 
     Args:
         folder: Features folder.
         samples: Parts folder.
         decisions: Ledger.
         classes: Class names by number.
-        scratch: Folder for both.
-    """
-    ids, contents = SampleIds(scratch / "ids"), SortedRuns(scratch / "contents", CONTENT, key="first")
-    names = pa.array(classes, pa.string())
-    hashes = _survivors(folder, decisions=decisions, columns=["sample_id", "content_hash"])
-    labels = _survivors(samples, decisions=decisions, columns=["label"])
-    start = 0
-    for table, beside in zip(hashes, labels, strict=True):
-        records = np.empty(table.num_rows, CONTENT)
-        records["first"], records["second"] = halves(table["content_hash"]).T
-        records["row"] = start + np.arange(table.num_rows)
-        records["label"] = pc.index_in(beside["label"], value_set=names).to_numpy()
-        contents.add(records)
-        ids.add(halves(table["sample_id"]))
-        start += table.num_rows
-    return ids, contents
-
-
-def observe(folder: Path, *, decisions: Path, scratch: Path) -> Observed:
-    """Facts about the samples that survived ``decisions``.
-
-    Args:
-        folder: Features folder.
-        decisions: Ledger.
+        is_looking: Whether fingerprints and pictures are wanted too.
         scratch: Folder for the files.
     """
-    has_pictures = features.read_manifest(folder).dataset.modality == "image"
-    columns = ["fingerprint", *(["pixel_std", "thumbnail"] if has_pictures else [])]
-    constant = [np.empty(0, np.int64)]
-    path, thumbnails, start = scratch / "seen", Thumbnails(scratch / "thumbnails"), 0
-    with path.open("wb") as file, thumbnails.path.open("wb") as pictures:
-        for table in _survivors(folder, decisions=decisions, columns=columns, rows=parts.READ_ROWS):
-            seen = np.zeros(table.num_rows, SEEN)
-            seen["row"] = start + np.arange(table.num_rows)
-            seen["print"] = table["fingerprint"].to_numpy()
+    has_pictures = is_looking and features.read_manifest(folder).dataset.modality == "image"
+    looks = ["fingerprint", *(["pixel_std", "thumbnail"] if has_pictures else [])] if is_looking else []
+    found = _survivors(folder, decisions=decisions, columns=["sample_id", "content_hash", *looks])
+    labels = _survivors(samples, decisions=decisions, columns=["label"])
+    ids, contents = SampleIds(scratch / "ids"), SortedRuns(scratch / "contents", CONTENT, key="first")
+    constant, names = [np.empty(0, np.int64)], pa.array(classes, pa.string())
+    thumbnails, start = Thumbnails(scratch / "thumbnails"), 0
+    with thumbnails.path.open("wb") as pictures:
+        for table, beside in zip(found, labels, strict=True):
+            records = np.zeros(table.num_rows, CONTENT)
+            records["first"], records["second"] = halves(table["content_hash"]).T
+            records["row"] = start + np.arange(table.num_rows)
+            records["label"] = pc.index_in(beside["label"], value_set=names).to_numpy()
+            if is_looking:
+                records["print"] = table["fingerprint"].to_numpy()
             if has_pictures:
                 constant.append(start + np.flatnonzero(table["pixel_std"].to_numpy() == 0))
                 pixels = _pixels(table["thumbnail"].combine_chunks())
-                seen["sketch"] = sketch(pixels).view(np.uint64).ravel()
-                pictures.write(pixels.tobytes())
-            seen.tofile(file)
+                records["sketch"] = sketch(pixels).view(np.uint64).ravel()
+                pixels.tofile(pictures)
+            contents.add(records)
+            ids.add(halves(table["sample_id"]))
             start += table.num_rows
-    return Observed(path=path, constant=np.concatenate(constant), thumbnails=thumbnails if has_pictures else None)
+    return Observed(ids, contents, constant=np.concatenate(constant), thumbnails=thumbnails if has_pictures else None)
 
 
 def sketch(pixels: NDArray[np.uint8]) -> NDArray[np.int16]:
@@ -160,16 +149,30 @@ def sketch(pixels: NDArray[np.uint8]) -> NDArray[np.int16]:
     return np.asarray(np.floor(sums * (SKETCH_RANGE / (255 * NUM_PIXELS))), np.int16)
 
 
-def _survivors(folder: Path, *, decisions: Path, columns: Sequence[str], rows: int = RUN_ROWS) -> Iterator[pa.Table]:
-    """Some columns of the samples that survived, ``rows`` at a time."""
+def records_at(path: Path, rows: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Some records of a file of records, shape ``(N,)``; the file is never mapped, so it takes no memory."""
+    per_chunk = CHUNK_BYTES // dtype.itemsize
+    order = np.argsort(rows, kind="stable")
+    chunks, starts = np.unique(rows[order] // per_chunk, return_index=True)
+    found = np.empty(len(rows), dtype)
+    if not len(rows):
+        return found
+    with path.open("rb", buffering=0) as file:
+        for chunk, places in zip(chunks.tolist(), np.split(order, starts[1:]), strict=True):
+            if len(places) >= CHUNK_WORTH:
+                file.seek(chunk * per_chunk * dtype.itemsize)
+                found[places] = np.fromfile(file, dtype, count=per_chunk)[rows[places] - chunk * per_chunk]
+            else:
+                size = dtype.itemsize
+                pieces = [os.pread(file.fileno(), size, row * size) for row in rows[places].tolist()]
+                found[places] = np.frombuffer(b"".join(pieces), dtype)
+    return found
+
+
+def _survivors(folder: Path, *, decisions: Path, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """Some columns of the samples that survived, some at a time."""
     decided = reading.iter_decided([folder], decisions=decisions, columns=columns)
-    return parts.regrouped((table for table, _ in decided), rows=rows)
-
-
-def _records(path: Path, rows: NDArray[Any], *, size: int) -> bytes:
-    """Some records of a file of records of ``size`` bytes; the file is never mapped, so it takes no memory."""
-    with path.open("rb") as file:
-        return b"".join([os.pread(file.fileno(), size, row * size) for row in rows.tolist()])
+    return parts.regrouped((table for table, _ in decided), rows=parts.READ_ROWS)
 
 
 def _pixels(column: pa.FixedSizeBinaryArray) -> NDArray[np.uint8]:
