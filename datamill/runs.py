@@ -57,6 +57,13 @@ class SortedRuns:
     def merged(self) -> Iterator[Records]:
         """All records in the order of their keys, ``RUN_ROWS`` at a time; equal keys may lie in several blocks."""
         self._write_run()
+        if len(self._ends) > 2:  # merged once, and read as it is from then on
+            merging = self._path.with_name(f"{self._path.name}.merging")
+            with merging.open("wb") as file:
+                for piece in self._pieces():
+                    piece.tofile(file)
+            merging.replace(self._path)
+            self._ends = [0, self._ends[-1]]
         yield from regrouped(self._pieces())
 
     def shared(self) -> Iterator[Records]:
@@ -92,7 +99,10 @@ class SortedRuns:
         ]
         while runs := [run for run in runs if run.fill()]:
             bound = min((self._keys(run.head)[-1] for run in runs if run.has_more), default=None)
-            if bound is None or len(runs) == 1:
+            if len(self._ends) == 2:
+                yield runs[0].take(len(runs[0].head))
+                continue
+            if bound is None:
                 yield self._in_order(np.concatenate([run.take(len(run.head)) for run in runs]))
                 continue
             pieces = [run.take(int(np.searchsorted(self._keys(run.head), bound))) for run in runs]

@@ -13,7 +13,7 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Protocol, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +33,8 @@ NUM_BITS = 64
 SHARED = 2  # blocks: more make smaller buckets, and more ways to choose them
 MAX_NEIGHBORS = 64  # samples of one bucket that a sample is compared with; bounds the work where thousands look alike
 PAIRED_AT_ONCE = 16_384  # samples; bounds memory
-COMPARED_AT_ONCE = 8_192  # pairs; bounds memory
+READ_AT_ONCE = 16_384  # pairs whose thumbnails are in memory; bounds it
+COMPARED_AT_ONCE = 4_096  # pairs; bounds memory
 PART_ROWS = 2**18  # samples of several buckets that are looked at together, on average; bounds memory
 MAX_WAITING = 2**18  # pairs that wait to be confirmed; bounds memory
 MAX_PAIRS = 2**20  # beyond them only one link per sample of a cluster is kept; bounds memory
@@ -46,13 +47,23 @@ SEEN = np.dtype([("row", np.int64), ("print", np.uint64), ("sketch", np.uint64)]
 """A sample that is compared, or was the last time and is ``GONE``."""
 GONE = -1
 KNOWN = np.dtype([(name, np.uint64) for name in ("first", "second", "print", "sketch")])
+PRINT = np.dtype([("row", np.int64), ("print", np.uint64)])
+MATCHED = ("second", "print")  # what makes a sample the same, besides the first half of its content hash
 PAIR = np.dtype([("left", np.uint32), ("right", np.uint32), ("choices", np.uint16)])
 
 Rows = NDArray[Any]
 Samples = Callable[[], Iterable[NDArray[Any]]]
 """Starts reading the samples to compare, some at a time, in the order of contents: an ``observing.CONTENT`` each."""
-Read = Callable[[Rows], NDArray[np.uint8]]
-"""Thumbnails of some samples: grey pixels, shape ``(rows, D)``."""
+
+
+class Pictures(Protocol):
+    """Thumbnails of samples."""
+
+    def sketches(self, rows: NDArray[np.int64] | None) -> NDArray[np.uint64]:
+        """Of all samples, shape ``(N,)``; only those of ``rows``, ascending, need be filled, where these are given."""
+
+    def read(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Grey pixels of some samples, ascending, shape ``(len(rows), D)``."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +96,7 @@ class State:
 
 
 def near_pairs(
-    samples: Samples, *, read: Read, max_bits: int, likeness: Likeness, scratch: Path, state: State
+    samples: Samples, *, pictures: Pictures, max_bits: int, likeness: Likeness, scratch: Path, state: State
 ) -> NDArray[np.int64]:
     """Pairs of near-duplicate images.
 
@@ -100,7 +111,7 @@ def near_pairs(
 
     Args:
         samples: Reads those to compare.
-        read: Gives thumbnails of samples by row.
+        pictures: Thumbnails of all samples.
         max_bits: Hamming distance that is still near.
         likeness: What the thumbnails of a pair must agree in.
         scratch: Folder for files.
@@ -111,15 +122,24 @@ def near_pairs(
 
     Source: M. Norouzi, A. Punjani, D. J. Fleet, "Fast exact search in Hamming space with multi-index hashing", 2014.
     """
-    facts = recall.recalled(state.folder, made_with=state.made_with)
-    union = _unite(samples(), former=state.folder if facts else None, scratch=scratch)
-    if facts and union.widest != facts["widest"]:
-        facts, union = None, _unite(samples(), former=None, scratch=scratch)
-    pairs = _taken_over(state.folder / "pairs", union=union) if facts else _Pairs()
-    _compare(union, pairs=pairs, read=read, max_bits=max_bits, likeness=likeness)
-    if facts and not pairs.is_complete:  # links cannot be taken apart again, so nothing may be taken over
+
+
+    def afresh() -> NDArray[np.int64]:
         recall.forget(state.folder)
-        return near_pairs(samples, read=read, max_bits=max_bits, likeness=likeness, scratch=scratch, state=state)
+        return near_pairs(
+            samples, pictures=pictures, max_bits=max_bits, likeness=likeness, scratch=scratch, state=state
+        )
+
+    facts = recall.recalled(state.folder, made_with=state.made_with)
+    former = state.folder / "samples" if facts else None
+    sketches = pictures.sketches(_strangers(samples(), former=former))
+    union = _unite(samples(), former=former, sketches=sketches, scratch=scratch)
+    if facts and union.widest != facts["widest"]:
+        return afresh()
+    pairs = _taken_over(state.folder / "pairs", union=union) if facts else _Pairs()
+    _compare(union, pairs=pairs, pictures=pictures, max_bits=max_bits, likeness=likeness)
+    if facts and not pairs.is_complete:  # links cannot be taken apart, so none may stand for pairs that are gone
+        return afresh()
     recall.forget(state.folder)
     if pairs.is_complete:
         _note(pairs, union=union, path=scratch / "pairs")
@@ -130,9 +150,9 @@ def near_pairs(
 
 def equal_pairs(samples: Samples, *, scratch: Path) -> NDArray[np.int64]:
     """Pairs of samples whose fingerprints are equal: each with the next one of its kind, shape ``(P, 2)``."""
-    prints = SortedRuns(scratch / "prints", SEEN, key="print")
+    prints = SortedRuns(scratch / "prints", PRINT, key="print")
     for block in samples():
-        prints.add(_seen(block))
+        prints.add(block[["row", "print"]])
     found = [np.empty((0, 2), np.int64)]
     for block in prints.shared():
         same = np.flatnonzero(block["print"][1:] == block["print"][:-1])
@@ -157,7 +177,7 @@ def find_near(
         return equal_pairs(samples, scratch=scratch)
     return near_pairs(
         samples,
-        read=thumbnails.read,
+        pictures=thumbnails,
         max_bits=policy.max_bits,
         likeness=Likeness(policy.max_mean_difference, policy.max_pixel_difference),
         scratch=scratch,
@@ -212,26 +232,41 @@ class _Union:
                 start += len(block)
 
 
-def _unite(blocks: Iterable[NDArray[Any]], *, former: Path | None, scratch: Path) -> _Union:
+def _strangers(blocks: Iterable[NDArray[Any]], *, former: Path | None) -> NDArray[np.int64] | None:
+    """Rows of the samples that were not there the last time, ascending; ``None`` for all."""
+    if former is None:
+        return None
+    then, found = Former(former, KNOWN), [np.empty(0, np.int64)]
+    for block in blocks:
+        if len(block):
+            found.append(block["row"][recall.match(block, then.up_to(block["first"][-1]), fields=MATCHED) < 0])
+    return np.sort(np.concatenate(found))
+
+
+def _unite(
+    blocks: Iterable[NDArray[Any]], *, former: Path | None, sketches: NDArray[np.uint64], scratch: Path
+) -> _Union:
     """Bring the samples together with those of the last run; those of this one are noted in ``scratch / "samples"``."""
-    then = Former(former / "samples" if former else None, KNOWN)
+    then = Former(former, KNOWN)
     added, gone, start, spread = [np.empty(0, np.int64)], [np.empty(0, np.int64)], 0, _Spread()
     path = scratch / "union"
     with path.open("wb") as union, (scratch / "samples").open("wb") as samples:
         for block in itertools.chain((block for block in blocks if len(block)), [None]):
             old = then.up_to(block["first"][-1] if block is not None else None)
-            now = _known(block) if block is not None else np.empty(0, KNOWN)
-            places = recall.match(now, old, fields=("second", "print", "sketch"))
-            lost = np.delete(old, places[places >= 0])
+            now = _known(block, sketches=sketches) if block is not None else np.empty(0, KNOWN)
+            places = recall.match(now, old, fields=MATCHED)
+            is_known = places >= 0
+            now["sketch"][is_known] = old["sketch"][places[is_known]]
+            lost = np.delete(old, places[is_known])
             is_gone = np.zeros(len(now) + len(lost), bool)
             is_gone[np.searchsorted(now["first"], lost["first"]) + np.arange(len(lost))] = True
             seen = np.empty(len(is_gone), SEEN)
-            seen["row"] = GONE
-            seen[~is_gone] = _seen(block) if block is not None else np.empty(0, SEEN)
+            seen["row"][is_gone] = GONE
+            seen["row"][~is_gone] = block["row"] if block is not None else 0
             for name in ("print", "sketch"):
-                seen[name][is_gone] = lost[name]
+                seen[name][is_gone], seen[name][~is_gone] = lost[name], now[name]
             if former is not None:
-                added.append(start + np.flatnonzero(~is_gone)[places < 0])
+                added.append(start + np.flatnonzero(~is_gone)[~is_known])
                 gone.append(start + np.flatnonzero(is_gone))
             spread.add(now["sketch"])
             seen.tofile(union)
@@ -246,17 +281,11 @@ def _unite(blocks: Iterable[NDArray[Any]], *, former: Path | None, scratch: Path
     )
 
 
-def _seen(block: NDArray[Any]) -> NDArray[Any]:
-    seen = np.empty(len(block), SEEN)
-    for name in SEEN.names or ():
-        seen[name] = block[name]
-    return seen
-
-
-def _known(block: NDArray[Any]) -> NDArray[Any]:
+def _known(block: NDArray[Any], *, sketches: NDArray[np.uint64]) -> NDArray[Any]:
     known = np.empty(len(block), KNOWN)
-    for name in KNOWN.names or ():
+    for name in ("first", *MATCHED):
         known[name] = block[name]
+    known["sketch"] = sketches[block["row"]]
     return known
 
 
@@ -329,7 +358,7 @@ class _Pairs:
         return np.where(self.codes[near] == codes, near, -1)
 
 
-def _compare(union: _Union, *, pairs: _Pairs, read: Read, max_bits: int, likeness: Likeness) -> None:
+def _compare(union: _Union, *, pairs: _Pairs, pictures: Pictures, max_bits: int, likeness: Likeness) -> None:
     """Bring pairs up to date: look into the buckets of all samples that came or went."""
     changed = _changed(union)
     limit = likeness.mean * SKETCH_RANGE + 1  # rounding took less than 1 from each
@@ -344,9 +373,9 @@ def _compare(union: _Union, *, pairs: _Pairs, read: Read, max_bits: int, likenes
             left = pairs.tick(np.setdiff1d(now, then, assume_unique=True), bit=1 << number)
             waiting.append((left, np.full(len(left), 1 << number, np.uint16)))
             if sum(len(codes) for codes, _ in waiting) > MAX_WAITING:
-                _settle(waiting, pairs=pairs, union=union, read=read, likeness=likeness)
+                _settle(waiting, pairs=pairs, union=union, pictures=pictures, likeness=likeness)
                 waiting = []
-    _settle(waiting, pairs=pairs, union=union, read=read, likeness=likeness)
+    _settle(waiting, pairs=pairs, union=union, pictures=pictures, likeness=likeness)
     pairs.drop_uncompared()
 
 
@@ -469,7 +498,7 @@ def _sketched(codes: NDArray[np.uint64]) -> NDArray[np.int16]:
 
 
 def _settle(
-    waiting: list[tuple[Rows, NDArray[np.uint16]]], *, pairs: _Pairs, union: _Union, read: Read, likeness: Likeness
+    waiting: list[tuple[Rows, NDArray[np.uint16]]], *, pairs: _Pairs, union: _Union, pictures: Pictures, likeness: Likeness
 ) -> None:
     """Take the pairs whose thumbnails are alike."""
     codes = np.concatenate([np.empty(0, np.int64), *(codes for codes, _ in waiting)])
@@ -480,12 +509,14 @@ def _settle(
         return
     choices = np.bitwise_or.reduceat(choices[order], starts)
     alike = np.zeros(len(codes), bool)
-    for start in range(0, len(codes), COMPARED_AT_ONCE):
-        rows = _rows(codes[start : start + COMPARED_AT_ONCE], union=union, is_sorted=False)
+    for start in range(0, len(codes), READ_AT_ONCE):
+        rows = _rows(codes[start : start + READ_AT_ONCE], union=union, is_sorted=False)
         distinct, places = np.unique(rows, return_inverse=True)
-        pixels = read(distinct)
-        left, right = places.reshape(rows.shape).T
-        alike[start : start + COMPARED_AT_ONCE] = likeness.holds(pixels[left], pixels[right])
+        pixels, ends = pictures.read(distinct), places.reshape(-1, 2)
+        for first in range(0, len(ends), COMPARED_AT_ONCE):
+            left, right = ends[first : first + COMPARED_AT_ONCE].T
+            here = slice(start + first, start + first + len(left))
+            alike[here] = likeness.holds(pixels[left], pixels[right])
     pairs.add(codes[alike], choices[alike], count=union.count)
 
 
