@@ -54,7 +54,7 @@ def clean(
     from datamill.cleaning.observing import observe
     from datamill.cleaning.tables import mend_table
     from datamill.fates import Fates
-    from datamill.links import NO_LINKS, linked
+    from datamill.links import NO_LINKS
 
     dataset = parts.read_manifest(samples).dataset
     scratch = context.scratch
@@ -74,7 +74,7 @@ def clean(
     clusters = NO_LINKS
     if params.near.policy != "off":
         made_with = f"{params.near.model_dump_json()} {looks.read_manifest(features).code} {imports.digest(__name__)}"
-        pairs = find_near(
+        clusters = find_near(
             lambda: (
                 block[may_be_near(block["row"], fates=fates, copies=copies)] for block in observed.contents.merged()
             ),
@@ -83,7 +83,6 @@ def clean(
             scratch=scratch,
             state=State(context.state / "near", made_with=made_with),
         )
-        clusters = linked(pairs)
         settle_near(fates, clusters=clusters, copies=copies, sample_ids=ids, policy=params.near)
     leaks = leak_groups(clusters if params.near.policy in ("group", "drop") else NO_LINKS, copies=copies)
 

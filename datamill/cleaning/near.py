@@ -24,19 +24,19 @@ from datamill.cleaning.observing import SKETCH_RANGE, Ids, Thumbnails, records_a
 from datamill.cleaning.policies import NearPolicy
 from datamill.fates import Fates
 from datamill.ledger import Fate
-from datamill.links import Links, contains, linked
+from datamill.links import Links, contains, joined, linked
 from datamill.recall import Former
-from datamill.runs import SortedRuns
+from datamill.runs import RUN_ROWS, SortedRuns
 
 NEAR_DUPLICATE = "near_duplicate"
 NUM_BITS = 64
 SHARED = 2  # blocks: more make smaller buckets, and more ways to choose them
 MAX_NEIGHBORS = 64  # samples of one bucket that a sample is compared with; bounds the work where thousands look alike
 PAIRED_AT_ONCE = 16_384  # samples; bounds memory
-READ_AT_ONCE = 16_384  # pairs whose thumbnails are in memory; bounds it
+READ_AT_ONCE = 8_192  # pairs whose thumbnails are in memory; bounds it
 COMPARED_AT_ONCE = 4_096  # pairs; bounds memory
-PART_ROWS = 2**18  # samples of several buckets that are looked at together, on average; bounds memory
-MAX_WAITING = 2**18  # pairs that wait to be confirmed; bounds memory
+PART_ROWS = 2**17  # samples of several buckets that are looked at together, on average; bounds memory
+MAX_WAITING = 2**17  # pairs that wait to be confirmed; bounds memory
 MAX_PAIRS = 2**20  # beyond them only one link per sample of a cluster is kept; bounds memory
 ODD = 0x9E3779B97F4A7C15  # spreads the bits of a number over the upper ones
 VALUE_BITS = 16  # of each number of a sketch
@@ -95,10 +95,10 @@ class State:
     made_with: str
 
 
-def near_pairs(
+def near_clusters(
     samples: Samples, *, pictures: Pictures, max_bits: int, likeness: Likeness, scratch: Path, state: State
-) -> NDArray[np.int64]:
-    """Pairs of near-duplicate images.
+) -> Links:
+    """Clusters of near-duplicate images: those that pairs of them join, directly or through others.
 
     Multi-index hashing: of ``max_bits + SHARED`` blocks of the fingerprint, at least ``SHARED`` are equal in
     fingerprints that differ in ``max_bits`` bits or fewer, so only samples that share that many are compared. Within
@@ -118,15 +118,15 @@ def near_pairs(
         state: Of the last run; becomes that of this one.
 
     Returns:
-        Rows of each pair, the smaller first, sorted, without repetition, shape ``(P, 2)``.
+        The first sample of each cluster, by row.
 
     Source: M. Norouzi, A. Punjani, D. J. Fleet, "Fast exact search in Hamming space with multi-index hashing", 2014.
     """
 
 
-    def afresh() -> NDArray[np.int64]:
+    def afresh() -> Links:
         recall.forget(state.folder)
-        return near_pairs(
+        return near_clusters(
             samples, pictures=pictures, max_bits=max_bits, likeness=likeness, scratch=scratch, state=state
         )
 
@@ -145,11 +145,11 @@ def near_pairs(
         _note(pairs, union=union, path=scratch / "pairs")
         kept = [scratch / "samples", scratch / "pairs"]
         recall.keep(state.folder, kept, made_with=state.made_with, facts={"widest": union.widest})
-    return _rows(pairs.codes, union=union)
+    return _clusters(pairs.codes, union=union)
 
 
-def equal_pairs(samples: Samples, *, scratch: Path) -> NDArray[np.int64]:
-    """Pairs of samples whose fingerprints are equal: each with the next one of its kind, shape ``(P, 2)``."""
+def equal_clusters(samples: Samples, *, scratch: Path) -> Links:
+    """Clusters of samples whose fingerprints are equal."""
     prints = SortedRuns(scratch / "prints", PRINT, key="print")
     for block in samples():
         prints.add(block[["row", "print"]])
@@ -158,13 +158,13 @@ def equal_pairs(samples: Samples, *, scratch: Path) -> NDArray[np.int64]:
         same = np.flatnonzero(block["print"][1:] == block["print"][:-1])
         found.append(np.stack([block["row"][same], block["row"][same + 1]], axis=1))
     prints.remove()
-    return np.sort(np.concatenate(found), axis=1)
+    return linked(np.concatenate(found))
 
 
 def find_near(
     samples: Samples, *, thumbnails: Thumbnails | None, policy: NearPolicy, scratch: Path, state: State
-) -> NDArray[np.int64]:
-    """Pairs of near-duplicates among some samples, shape ``(P, 2)``.
+) -> Links:
+    """Clusters of near-duplicates among some samples.
 
     Args:
         samples: Reads those to compare.
@@ -174,8 +174,8 @@ def find_near(
         state: Of the last run; becomes that of this one.
     """
     if thumbnails is None:
-        return equal_pairs(samples, scratch=scratch)
-    return near_pairs(
+        return equal_clusters(samples, scratch=scratch)
+    return near_clusters(
         samples,
         pictures=thumbnails,
         max_bits=policy.max_bits,
@@ -510,9 +510,8 @@ def _settle(
     choices = np.bitwise_or.reduceat(choices[order], starts)
     alike = np.zeros(len(codes), bool)
     for start in range(0, len(codes), READ_AT_ONCE):
-        rows = _rows(codes[start : start + READ_AT_ONCE], union=union, is_sorted=False)
-        distinct, places = np.unique(rows, return_inverse=True)
-        pixels, ends = pictures.read(distinct), places.reshape(-1, 2)
+        rows, left, right = _ends(codes[start : start + READ_AT_ONCE], union=union)
+        pixels, ends = pictures.read(rows), np.stack([left, right], axis=1)
         for first in range(0, len(ends), COMPARED_AT_ONCE):
             left, right = ends[first : first + COMPARED_AT_ONCE].T
             here = slice(start + first, start + first + len(left))
@@ -524,14 +523,27 @@ def _pairs(codes: Rows, *, count: int) -> Rows:
     return np.stack(np.divmod(codes, max(count, 1)), axis=1)
 
 
-def _rows(codes: Rows, *, union: _Union, is_sorted: bool = True) -> NDArray[np.int64]:
-    """Rows of pairs of places, shape ``(P, 2)``; where asked, in their order and the smaller one first."""
-    places, which = np.unique(_pairs(codes, count=union.count), return_inverse=True)
-    rows = records_at(union.path, places, SEEN)["row"][which.reshape(-1, 2)]
-    if not is_sorted:
-        return np.asarray(rows)
-    rows.sort(axis=1)
-    return np.asarray(rows[np.lexsort((rows[:, 1], rows[:, 0]))])
+def _clusters(codes: Rows, *, union: _Union) -> Links:
+    """The clusters that pairs of places form, by row."""
+    return joined(*_ends(codes, union=union))
+
+
+def _ends(codes: Rows, *, union: _Union) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32]]:
+    """Rows of all samples of some pairs, ascending, and among these the places of the first and second of each pair."""
+    left, right = np.empty(len(codes), np.int32), np.empty(len(codes), np.int32)
+    for start in range(0, len(codes), RUN_ROWS):
+        here = slice(start, start + RUN_ROWS)
+        left[here], right[here] = np.divmod(codes[here], max(union.count, 1))
+    places = np.union1d(left, right)
+    rows = records_at(union.path, places, SEEN)["row"]
+    order = np.argsort(rows)
+    rank = np.empty(len(order), np.int32)
+    rank[order] = np.arange(len(order))
+    for ends in (left, right):
+        for start in range(0, len(codes), RUN_ROWS):
+            here = slice(start, start + RUN_ROWS)
+            ends[here] = rank[np.searchsorted(places, ends[here])]
+    return rows[order], left, right
 
 
 def _taken_over(path: Path, *, union: _Union) -> _Pairs:
@@ -545,8 +557,11 @@ def _taken_over(path: Path, *, union: _Union) -> _Pairs:
 
 def _note(pairs: _Pairs, *, union: _Union, path: Path) -> None:
     """Write the pairs for the next run."""
-    known = np.empty(len(pairs.codes), PAIR)
-    for name, places in zip(("left", "right"), np.divmod(pairs.codes, max(union.count, 1)), strict=True):
-        known[name] = places - np.searchsorted(union.gone, places)
-    known["choices"] = pairs.choices
-    known.tofile(path)
+    with path.open("wb") as file:
+        for start in range(0, len(pairs.codes), RUN_ROWS):
+            here = slice(start, start + RUN_ROWS)
+            known = np.empty(len(pairs.codes[here]), PAIR)
+            for name, places in zip(("left", "right"), np.divmod(pairs.codes[here], union.count), strict=True):
+                known[name] = places - np.searchsorted(union.gone, places)
+            known["choices"] = pairs.choices[here]
+            known.tofile(file)

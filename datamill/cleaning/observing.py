@@ -32,7 +32,7 @@ CONTENT = np.dtype(
     ]
 )
 """What is known of each sample."""
-ROWS = 16 * parts.READ_ROWS  # of light columns looked at together; bounds memory, not results
+ROWS = 4 * parts.READ_ROWS  # of light columns looked at together; bounds memory, not results
 MANY = 8  # thumbnails of one sample in so many, from which on it is cheaper to put all of them into a file
 _HALF = np.repeat([1, -1], OBSERVED_SIZE // 2)
 SIGNS = np.stack(
