@@ -89,7 +89,7 @@ class Former:
 
 
 def match(records: Records, others: Records, *, fields: Sequence[str]) -> NDArray[np.int64]:
-    """Place among ``others`` of the record with equal ``fields``, -1 for none, shape ``(N,)``; both ascend in ``first``.
+    """Place among ``others`` of the record with equal ``fields``, -1 for none, shape ``(N,)``; all ascend in ``first``.
 
     Of others whose ``first`` is equal only one is looked at, so another one may seem to be missing.
     """

@@ -123,7 +123,6 @@ def near_clusters(
     Source: M. Norouzi, A. Punjani, D. J. Fleet, "Fast exact search in Hamming space with multi-index hashing", 2014.
     """
 
-
     def afresh() -> Links:
         recall.forget(state.folder)
         return near_clusters(
@@ -383,7 +382,8 @@ def _changed(union: _Union) -> NDArray[np.uint64] | None:
     """Fingerprints of the samples that came or went; ``None`` for all."""
     if union.added is None:
         return None
-    return np.unique(records_at(union.path, np.concatenate([union.added, union.gone]), SEEN)["print"])
+    seen = records_at(union.path, np.concatenate([union.added, union.gone]), SEEN)
+    return np.asarray(np.unique(seen["print"]), np.uint64)
 
 
 def _bucketed(
@@ -498,7 +498,12 @@ def _sketched(codes: NDArray[np.uint64]) -> NDArray[np.int16]:
 
 
 def _settle(
-    waiting: list[tuple[Rows, NDArray[np.uint16]]], *, pairs: _Pairs, union: _Union, pictures: Pictures, likeness: Likeness
+    waiting: list[tuple[Rows, NDArray[np.uint16]]],
+    *,
+    pairs: _Pairs,
+    union: _Union,
+    pictures: Pictures,
+    likeness: Likeness,
 ) -> None:
     """Take the pairs whose thumbnails are alike."""
     codes = np.concatenate([np.empty(0, np.int64), *(codes for codes, _ in waiting)])

@@ -35,9 +35,9 @@ CONTENT = np.dtype(
 ROWS = 4 * parts.READ_ROWS  # of light columns looked at together; bounds memory, not results
 MANY = 8  # thumbnails of one sample in so many, from which on it is cheaper to put all of them into a file
 _HALF = np.repeat([1, -1], OBSERVED_SIZE // 2)
-SIGNS = np.stack(
-    [np.outer(*one).ravel() for one in itertools.product([abs(_HALF), _HALF], repeat=2)], axis=1
-).astype(np.float32)
+SIGNS = np.stack([np.outer(*one).ravel() for one in itertools.product([abs(_HALF), _HALF], repeat=2)], axis=1).astype(
+    np.float32
+)
 """Sides of a thumbnail on which the pixels count, in each number of its sketch."""
 CHUNK_BYTES = 2**20  # of a file that are read at once where many records are wanted
 CHUNK_WORTH = 64  # wanted records of a chunk from which on it is faster to read all of it

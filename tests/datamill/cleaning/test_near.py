@@ -76,14 +76,18 @@ def clusters_of(
     """First sample and sample of all samples that are near an earlier one, after a run with the given state."""
     samples = contents_of([print_ for print_, _ in pictures], names=names or list(range(len(pictures))))
     with tempfile.TemporaryDirectory() as folder:
-        return near_clusters(
-            lambda: [samples[start : start + 7] for start in range(0, len(samples), 7)],
-            pictures=stripes or Stripes(pictures),
-            max_bits=max_bits,
-            likeness=Likeness(mean, 0.1),
-            scratch=Path(folder),
-            state=State(state or Path(folder) / "state", made_with=made_with),
-        ).pairs().tolist()
+        return (
+            near_clusters(
+                lambda: [samples[start : start + 7] for start in range(0, len(samples), 7)],
+                pictures=stripes or Stripes(pictures),
+                max_bits=max_bits,
+                likeness=Likeness(mean, 0.1),
+                scratch=Path(folder),
+                state=State(state or Path(folder) / "state", made_with=made_with),
+            )
+            .pairs()
+            .tolist()
+        )
 
 
 def expected_of(pictures: list[Picture], *, max_bits: int, mean: float) -> list[list[int]]:

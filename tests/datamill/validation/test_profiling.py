@@ -45,7 +45,7 @@ def test_the_profile_says_types_ranges_holes_and_classes() -> None:
 
 def test_a_column_without_a_finite_value_has_no_range() -> None:
     found = profile(pd.DataFrame({"x": [np.inf, np.nan], "label": ["0", "1"]}))
-    assert found.columns["x"] == ColumnProfile(type="float64", nulls=1, distinct=1)
+    assert found.columns["x"] == ColumnProfile(type="float64", nulls=1, distinct=1, has_infinite=True)
     assert found.as_json()["columns"]["x"] == {"type": "float64", "nulls": 1, "distinct": 1}
 
 
