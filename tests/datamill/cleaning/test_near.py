@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from datamill import recall, runs
-from datamill.cleaning import near
+from datamill.cleaning import buckets, near, pairs
 from datamill.cleaning.duplicates import Copies
 from datamill.cleaning.near import Likeness, State, find_near, near_clusters, settle_near
 from datamill.cleaning.observing import CONTENT, NUM_PIXELS, SKETCH_RANGE, sketch
@@ -92,14 +92,14 @@ def clusters_of(
 
 def expected_of(pictures: list[Picture], *, max_bits: int, mean: float) -> list[list[int]]:
     """What comparing all with all finds."""
-    pairs = []
+    found = []
     for (left, a), (right, b) in itertools.combinations(enumerate(pictures), 2):
         differences = [abs(x - y) for x, y in zip(a[1], b[1], strict=True)]
         difference = (86 * sum(differences[:2]) + 84 * differences[2]) / NUM_PIXELS  # stripes of 86, 86 and 84 pixels
         is_alike = difference <= mean * 255 and max(differences) <= 0.1 * 255
         if is_alike and (a[0] ^ b[0]).bit_count() <= max_bits:
-            pairs.append([left, right])
-    return linked(np.array(pairs, np.int64).reshape(-1, 2)).pairs().tolist()
+            found.append([left, right])
+    return linked(np.array(found, np.int64).reshape(-1, 2)).pairs().tolist()
 
 
 @settings(max_examples=60, deadline=None)
@@ -129,7 +129,7 @@ def test_a_run_after_others_finds_what_the_first_run_would(
     for name, picture in itertools.chain(*runs_):
         drawn.setdefault(name, picture)  # equal contents are equal pictures
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
-        patch.setattr(near, "MAX_NEIGHBORS", neighbors)
+        patch.setattr(buckets, "MAX_NEIGHBORS", neighbors)
         patch.setattr(near, "MAX_WAITING", 2)
         for number, run in enumerate(runs_):
             names = list(dict.fromkeys(name for name, _ in run))
@@ -184,7 +184,7 @@ def test_a_state_made_with_something_else_is_not_believed(tmp_path: Path) -> Non
 @given(st.lists(ALIKE, max_size=25), st.integers(1, 9))
 def test_links_that_stand_for_pairs_join_the_same_samples(pictures: list[Picture], most: int) -> None:
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
-        patch.setattr(near, "MAX_PAIRS", most)
+        patch.setattr(pairs, "MAX_PAIRS", most)
         half = len(pictures) // 2
         clusters_of(pictures[:half], state=Path(folder) / "state")
         links = clusters_of(pictures, state=Path(folder) / "state")
@@ -217,7 +217,7 @@ def equal_rows(samples: NDArray[Any], *, folder: Path) -> Links:
 
 
 def test_many_equal_pictures_give_one_cluster_and_a_bounded_number_of_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(near, "MAX_PAIRS", 10_000)
+    monkeypatch.setattr(pairs, "MAX_PAIRS", 10_000)
     monkeypatch.setattr(near, "MAX_WAITING", 10_000)
     links = clusters_of([(0, (0, 0, 0))] * 3_000)
     assert links == [[0, row] for row in range(1, 3_000)]
@@ -239,15 +239,16 @@ def test_how_much_is_looked_at_at_a_time_does_not_matter(
     monkeypatch: pytest.MonkeyPatch, block: int, piece: int
 ) -> None:
     expected = clusters_of(many(60))
-    for name, value in {
-        "COMPARED_AT_ONCE": piece,
-        "READ_AT_ONCE": 2 * piece,
-        "PAIRED_AT_ONCE": piece,
-        "PART_ROWS": 10 * piece,
-        "MAX_WAITING": piece,
-        "RUN_ROWS": piece,
-    }.items():
-        monkeypatch.setattr(near, name, value)
+    for module, name, value in (
+        (near, "COMPARED_AT_ONCE", piece),
+        (near, "READ_AT_ONCE", 2 * piece),
+        (near, "MAX_WAITING", piece),
+        (near, "RUN_ROWS", piece),
+        (pairs, "RUN_ROWS", piece),
+        (buckets, "PAIRED_AT_ONCE", piece),
+        (buckets, "PART_ROWS", 10 * piece),
+    ):
+        monkeypatch.setattr(module, name, value)
     monkeypatch.setattr(runs, "HELD_ROWS", block)
     monkeypatch.setattr(recall, "READ_ROWS", block)
     assert len(expected) > 40
