@@ -54,8 +54,9 @@ def hash_index(num_rows: int) -> dict[str, float]:
 
 def near(num_rows: int) -> dict[str, float]:
     """Candidate pairs of near-duplicates among fingerprints that resemble each other by chance alone."""
-    from datamill.cleaning.near import Likeness, State, near_clusters
+    from datamill.cleaning.near import Likeness, near_clusters
     from datamill.cleaning.observing import CONTENT
+    from datamill.recall import State
     from datamill.runs import RUN_ROWS
 
     rng = np.random.default_rng(0)

@@ -8,6 +8,7 @@ made with and the SHA-256 of every file::
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
@@ -35,31 +36,43 @@ class _Seal(BaseModel):
     facts: dict[str, int]
 
 
-def recalled(folder: Path, *, made_with: str) -> dict[str, int] | None:
-    """The facts of the last run, if its files are whole and were made with the same; else ``None``."""
-    try:
-        seal = _Seal.model_validate_json((folder / SEAL).read_bytes())
-        is_sound = (seal.version, seal.made_with) == (VERSION, made_with)
-        is_sound = is_sound and all(files.sha256_file(folder / name) == found for name, found in seal.files.items())
-        return seal.facts if is_sound else None
-    except (OSError, ValidationError):
-        return None
+@dataclass(frozen=True)
+class State:
+    """What is kept from run to run.
 
+    Attributes:
+        folder: Below the stage's own.
+        made_with: Stands for all that decides what the records say, apart from the contents they are about.
+    """
 
-def keep(folder: Path, paths: Sequence[Path], *, made_with: str, facts: dict[str, int]) -> None:
-    """Move files into ``folder``, under their names, for the next run; what was there before is gone."""
-    forget(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in paths:
-        path.replace(folder / path.name)
-    found = {path.name: files.sha256_file(folder / path.name) for path in paths}
-    seal = _Seal(version=VERSION, made_with=made_with, files=found, facts=facts)
-    files.write_json(folder / SEAL, seal.model_dump(mode="json"))
+    folder: Path
+    made_with: str
 
+    def facts(self) -> dict[str, int] | None:
+        """The facts of the last run, if its files are whole and were made with the same; else ``None``."""
+        try:
+            seal = _Seal.model_validate_json((self.folder / SEAL).read_bytes())
+            is_sound = (seal.version, seal.made_with) == (VERSION, self.made_with)
+            is_sound = is_sound and all(
+                files.sha256_file(self.folder / name) == one for name, one in seal.files.items()
+            )
+            return seal.facts if is_sound else None
+        except (OSError, ValidationError):
+            return None
 
-def forget(folder: Path) -> None:
-    """Delete what was kept."""
-    files.remove(folder)
+    def keep(self, paths: Sequence[Path], *, facts: dict[str, int]) -> None:
+        """Move files here, under their names, for the next run; what was here before is gone."""
+        self.forget()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for path in paths:
+            path.replace(self.folder / path.name)
+        found = {path.name: files.sha256_file(self.folder / path.name) for path in paths}
+        seal = _Seal(version=VERSION, made_with=self.made_with, files=found, facts=facts)
+        files.write_json(self.folder / SEAL, seal.model_dump(mode="json"))
+
+    def forget(self) -> None:
+        """Delete what was kept."""
+        files.remove(self.folder)
 
 
 @final

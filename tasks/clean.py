@@ -50,11 +50,12 @@ def clean(
     from datamill import ledger as ledgers
     from datamill.cleaning.constants import settle_constant
     from datamill.cleaning.duplicates import find_copies, leak_groups, may_be_near, settle_duplicates
-    from datamill.cleaning.near import State, find_near, settle_near
+    from datamill.cleaning.near import find_near, settle_near
     from datamill.cleaning.observing import observe
     from datamill.cleaning.tables import mend_table
     from datamill.fates import Fates
     from datamill.links import NO_LINKS
+    from datamill.recall import State
 
     dataset = parts.read_manifest(samples).dataset
     scratch = context.scratch

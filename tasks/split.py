@@ -88,12 +88,14 @@ def split(*, samples: Path, cleaned: Path, assignments: Path, params: SplitParam
     import numpy as np
     import pyarrow as pa
 
-    from datamill import ledger, parts, reading, splitting
+    from datamill import imports, ledger, parts, reading, splitting
+    from datamill.recall import State
     from datamill.runs import regrouped
 
     classes = parts.read_manifest(samples).dataset.classes
     rule = _rule(params)
-    roll = splitting.Roll(context.scratch)
+    made_with = f"{params.model_dump_json()} {classes} {imports.digest(__name__)}"
+    state, roll = State(context.state / "drawn", made_with=made_with), splitting.Roll(context.scratch)
     joined = reading.iter_decided(
         [samples],
         decisions=cleaned,
@@ -108,7 +110,7 @@ def split(*, samples: Path, cleaned: Path, assignments: Path, params: SplitParam
 
     def assigned() -> Iterator[pa.Table]:
         nonlocal counts, num_units
-        for some in splitting.assign(roll, classes=classes, rule=rule):
+        for some in splitting.assign(roll, classes=classes, rule=rule, state=state):
             counts += np.bincount(some.labels * len(splitting.SPLITS) + some.splits, minlength=counts.size).reshape(
                 counts.shape
             )

@@ -17,7 +17,6 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from datamill import recall
 from datamill.cleaning.buckets import Rows, bucketed, candidates, changed_prints, choices
 from datamill.cleaning.duplicates import Copies, of_first
 from datamill.cleaning.observing import SKETCH_RANGE, Ids, Thumbnails, records_at
@@ -27,6 +26,7 @@ from datamill.cleaning.union import GONE, SEEN, Union, strangers, unite
 from datamill.fates import Fates
 from datamill.ledger import Fate
 from datamill.links import Links, joined, linked
+from datamill.recall import State
 from datamill.runs import RUN_ROWS, SortedRuns
 
 NEAR_DUPLICATE = "near_duplicate"
@@ -65,19 +65,6 @@ class Likeness:
         return np.asarray(is_near & (difference.max(axis=1) <= self.pixel * 255), bool)
 
 
-@dataclass(frozen=True)
-class State:
-    """Where the last run's samples and pairs are, and will be.
-
-    Attributes:
-        folder: The stage's own.
-        made_with: Stands for all that decides which samples are near, apart from their content.
-    """
-
-    folder: Path
-    made_with: str
-
-
 def near_clusters(
     samples: Samples, *, pictures: Pictures, max_bits: int, likeness: Likeness, scratch: Path, state: State
 ) -> Links:
@@ -107,12 +94,12 @@ def near_clusters(
     """
 
     def afresh() -> Links:
-        recall.forget(state.folder)
+        state.forget()
         return near_clusters(
             samples, pictures=pictures, max_bits=max_bits, likeness=likeness, scratch=scratch, state=state
         )
 
-    facts = recall.recalled(state.folder, made_with=state.made_with)
+    facts = state.facts()
     former = state.folder / "samples" if facts else None
     sketches = pictures.sketches(strangers(samples(), former=former))
     union = unite(samples(), former=former, sketches=sketches, scratch=scratch)
@@ -122,11 +109,11 @@ def near_clusters(
     _compare(union, pairs=pairs, pictures=pictures, max_bits=max_bits, likeness=likeness)
     if facts and not pairs.is_complete:  # links cannot be taken apart, so none may stand for pairs that are gone
         return afresh()
-    recall.forget(state.folder)
+    state.forget()
     if pairs.is_complete:
         note(pairs, union=union, path=scratch / "pairs")
         kept = [scratch / "samples", scratch / "pairs"]
-        recall.keep(state.folder, kept, made_with=state.made_with, facts={"widest": union.widest})
+        state.keep(kept, facts={"widest": union.widest})
     return _clusters(pairs.codes, union=union)
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datamill import recall
-from datamill.recall import Former, keep, match, recalled
+from datamill.recall import Former, State, match
 
 NAMED = np.dtype([("first", np.uint64), ("second", np.uint64)])
 
@@ -20,19 +20,19 @@ def named(firsts: list[int]) -> np.ndarray:
 
 def kept(folder: Path) -> Path:
     (folder / "words").write_bytes(b"one two")
-    keep(folder / "state", [folder / "words"], made_with="a", facts={"count": 2})
+    State(folder / "state", made_with="a").keep([folder / "words"], facts={"count": 2})
     return folder / "state"
 
 
 def test_what_was_kept_is_recalled_with_its_facts(tmp_path: Path) -> None:
     state = kept(tmp_path)
-    assert recalled(state, made_with="a") == {"count": 2}
+    assert State(state, made_with="a").facts() == {"count": 2}
     assert (state / "words").read_bytes() == b"one two"
     assert not (tmp_path / "words").exists()
 
 
 def test_what_was_made_with_something_else_is_not_believed(tmp_path: Path) -> None:
-    assert recalled(kept(tmp_path), made_with="b") is None
+    assert State(kept(tmp_path), made_with="b").facts() is None
 
 
 @pytest.mark.parametrize("name", ["words", "seal.json"])
@@ -40,11 +40,11 @@ def test_what_was_made_with_something_else_is_not_believed(tmp_path: Path) -> No
 def test_what_is_damaged_or_gone_is_not_believed(tmp_path: Path, name: str, content: bytes | None) -> None:
     path = kept(tmp_path) / name
     path.write_bytes(content) if content is not None else path.unlink()
-    assert recalled(tmp_path / "state", made_with="a") is None
+    assert State(tmp_path / "state", made_with="a").facts() is None
 
 
 def test_nothing_is_recalled_before_the_first_run(tmp_path: Path) -> None:
-    assert recalled(tmp_path / "state", made_with="a") is None
+    assert State(tmp_path / "state", made_with="a").facts() is None
 
 
 @given(st.lists(st.integers(0, 40), max_size=30), st.lists(st.integers(0, 40), max_size=5), st.integers(1, 4))

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from datamill import recall, runs
 from datamill.cleaning import buckets, near, pairs
 from datamill.cleaning.duplicates import Copies
-from datamill.cleaning.near import Likeness, State, find_near, near_clusters, settle_near
+from datamill.cleaning.near import Likeness, find_near, near_clusters, settle_near
 from datamill.cleaning.observing import CONTENT, NUM_PIXELS, SKETCH_RANGE, sketch
 from datamill.cleaning.policies import NearPolicy
 from datamill.fates import Fates
 from datamill.links import NO_LINKS, Links, linked
+from datamill.recall import State
 from tests.datamill.cleaning.ids import IDS, Ids
 
 BITS = st.sampled_from([0, 1, 2, 5, 21, 22, 42, 43, 63])
