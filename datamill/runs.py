@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 RUN_ROWS = 65_536  # records that are given back at a time; bounds memory, not results
-RUN_BYTES = 4 * 2**20  # of records that are sorted at a time: fewer runs are merged faster; bounds memory, not results
+RUN_BYTES = 2 * 2**20  # of records that are sorted at a time: fewer runs are merged faster; bounds memory, not results
 HELD_ROWS = 2**17  # records of all runs together that are in memory while they are merged, if each run has a few
 LEAST_ROWS = 64  # of a run that are read at a time
 

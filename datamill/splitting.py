@@ -32,6 +32,7 @@ from datamill.runs import RUN_ROWS, SortedRuns
 
 SPLITS = ("train", "validation", "test")
 BLOCK = 20  # samples of a class over which ``deal`` is exact: shares in steps of 5 % come out to the sample
+DRAWN_AT_ONCE = 8_192  # contents; bounds memory
 NO_FOLD = -1
 UNDECIDED = -1  # position of a sample that cannot be placed by itself
 
@@ -248,7 +249,10 @@ def _draw_all(roll: Roll, *, classes: Sequence[str], rule: Rule, state: State) -
             old, now = then.up_to(block["first"][-1]), np.empty(len(block), DRAWN)
             places = match(block, old, fields=("second", "label"))
             now[places >= 0] = old[places[places >= 0]]
-            now[places < 0] = _draw_contents(block[places < 0], classes=classes, rule=rule)
+            new = np.flatnonzero(places < 0)
+            for start in range(0, len(new), DRAWN_AT_ONCE):
+                some = new[start : start + DRAWN_AT_ONCE]
+                now[some] = _draw_contents(block[some], classes=classes, rule=rule)
             drawn.positions[block["row"]], drawn.folds[block["row"]] = now["position"], now["fold"]
             now.tofile(file)
     state.keep([path], facts={})
