@@ -101,8 +101,8 @@ def near_clusters(
 
     facts = state.facts()
     former = state.folder / "samples" if facts else None
-    sketches = pictures.sketches(strangers(samples(), former=former))
-    union = unite(samples(), former=former, sketches=sketches, scratch=scratch)
+    rows = strangers(samples(), former=former)
+    union = unite(samples(), former=former, sketches=pictures.sketches(rows), scratch=scratch)
     if facts and union.widest != facts["widest"]:
         return afresh()
     pairs = taken_over(state.folder / "pairs", union=union) if facts else Pairs()
