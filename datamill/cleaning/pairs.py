@@ -11,7 +11,8 @@ from datamill.cleaning.union import Union
 from datamill.links import linked
 from datamill.runs import RUN_ROWS
 
-MAX_PAIRS = 2**20  # beyond them only one link per sample of a cluster is kept; bounds memory
+MAX_PAIRS = 2**20  # beyond them, and one per sample, only a link per sample of a cluster is kept; bounds memory
+PER_SAMPLE = 1
 PAIR = np.dtype([("left", np.uint32), ("right", np.uint32), ("choices", np.uint16)])
 
 
@@ -47,7 +48,7 @@ class Pairs:
         where = np.searchsorted(self.codes, codes)
         self.codes = np.insert(self.codes, where, codes)
         self.choices = np.insert(self.choices, where, choices)
-        if len(self.codes) > MAX_PAIRS:
+        if len(self.codes) > max(MAX_PAIRS, PER_SAMPLE * count):
             links = linked(np.stack(np.divmod(self.codes, count), axis=1))
             self.codes = np.sort(links.firsts * count + links.rows)
             self.choices = np.full(len(self.codes), 0xFFFF, np.uint16)

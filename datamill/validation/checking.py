@@ -117,8 +117,8 @@ def check(read: Read, *, rules: Sequence[Rule], profile: Profile) -> Report:
     asked = [_Asked(rule, _expectation(rule, identity=f"rule-{place:04d}")) for place, rule in enumerate(rules)]
     by_row = [one for one in asked if one.rule.type in ROW_WISE and not one.rule.kwargs.get("row_condition")]
     merged = {one.expectation.id: Merged() for one in by_row}
-    clear = [one for one in by_row if holds_throughout(one.rule, profile=profile)]
-    unclear = [one for one in by_row if one not in clear]
+    is_clear = [holds_throughout(one.rule, profile=profile) for one in by_row]
+    clear, unclear = (list(itertools.compress(by_row, chosen)) for chosen in (is_clear, np.logical_not(is_clear)))
     first = [(next(iter(read()))[:1], clear, profile.num_samples - 1)] if clear else []
     for frame, some, num_others in itertools.chain(first, _doubtful(read(), unclear) if unclear else ()):
         for one, result in zip(some, engine.validate(frame, some), strict=True):

@@ -186,6 +186,7 @@ def test_a_state_made_with_something_else_is_not_believed(tmp_path: Path) -> Non
 def test_links_that_stand_for_pairs_join_the_same_samples(pictures: list[Picture], most: int) -> None:
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
         patch.setattr(pairs, "MAX_PAIRS", most)
+        patch.setattr(pairs, "PER_SAMPLE", 0)
         half = len(pictures) // 2
         clusters_of(pictures[:half], state=Path(folder) / "state")
         links = clusters_of(pictures, state=Path(folder) / "state")
