@@ -38,7 +38,7 @@ class SortedRuns:
         self._dtype = np.dtype(dtype)
         self._key = key
         self._ends = [0]
-        self._waiting: list[Records] = []
+        self._waiting: Records = np.empty(0, self._dtype)  # one array for all runs: many small ones fragment memory
         self._num_waiting = 0
         path.write_bytes(b"")
 
@@ -48,15 +48,20 @@ class SortedRuns:
 
     def add(self, records: Records) -> None:
         """Take some records, shape ``(N,)``, which do not change any more."""
-        if len(records):
-            self._waiting.append(records.astype(self._dtype, copy=False))
-            self._num_waiting += len(records)
-            if self._num_waiting * self._dtype.itemsize >= RUN_BYTES:
+        if len(records) and not len(self._waiting):
+            self._waiting = np.empty(max(RUN_BYTES // self._dtype.itemsize, 1), self._dtype)
+        while len(records):
+            taken = records[: len(self._waiting) - self._num_waiting]
+            self._waiting[self._num_waiting : self._num_waiting + len(taken)] = taken
+            self._num_waiting += len(taken)
+            records = records[len(taken) :]
+            if self._num_waiting == len(self._waiting):
                 self._write_run()
 
     def merged(self) -> Iterator[Records]:
         """All records in the order of their keys, ``RUN_ROWS`` at a time; equal keys may lie in several blocks."""
         self._write_run()
+        self._waiting = self._waiting[:0].copy()
         if len(self._ends) > 2:  # merged once, and read as it is from then on
             merging = self._path.with_name(f"{self._path.name}.merging")
             with merging.open("wb") as file:
@@ -79,11 +84,10 @@ class SortedRuns:
 
     def _write_run(self) -> None:
         if self._num_waiting:
-            records = np.concatenate(self._waiting)
-            self._waiting, self._num_waiting = [], 0
             with self._path.open("ab") as file:
-                self._in_order(records).tofile(file)
-            self._ends.append(self._ends[-1] + len(records))
+                self._in_order(self._waiting[: self._num_waiting]).tofile(file)
+            self._ends.append(self._ends[-1] + self._num_waiting)
+            self._num_waiting = 0
 
     def _repeated(self, records: Records) -> Records:
         keys = self._keys(records)
@@ -115,7 +119,7 @@ class SortedRuns:
     def remove(self) -> None:
         """Delete the file; there are no records any more."""
         self._path.unlink(missing_ok=True)
-        self._ends, self._waiting, self._num_waiting = [0], [], 0
+        self._ends, self._waiting, self._num_waiting = [0], self._waiting[:0].copy(), 0
 
     def _equal(self, run: "_Run", bound: Any) -> Iterator[Records]:
         """The records at the head of a run whose key is ``bound``, be they more than memory should hold."""

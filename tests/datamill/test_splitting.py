@@ -65,6 +65,7 @@ def placed(
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr("datamill.splitting.RUN_ROWS", at_once)
         patch.setattr("datamill.runs.RUN_ROWS", at_once)
+        patch.setattr("datamill.runs.RUN_BYTES", 28 * at_once)
         roll = roll_of(traits, folder=Path(folder))
         kept = State(state or Path(folder) / "state", made_with=str(rule))
         some = list(assign(roll, classes=CLASSES, rule=rule, state=kept))
@@ -244,6 +245,7 @@ def test_units_are_the_samples_that_ties_connect(keys: list[tuple[int, int, int]
                     unit[row] = min(unit[row], unit[other])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runs, "RUN_ROWS", 4)
+        patch.setattr(runs, "RUN_BYTES", 100)
         assert units_of(*(list(kind) for kind in zip(*keys, strict=True))) == unit
 
 

@@ -30,7 +30,8 @@ def copies_of(contents: np.ndarray, labels: np.ndarray, *, at_once: int = 4) -> 
     records = np.zeros(len(contents), CONTENT)
     records["first"], records["second"] = contents.T
     records["row"], records["label"] = np.arange(len(contents)), labels
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("datamill.runs.RUN_BYTES", at_once * CONTENT.itemsize)
         runs = SortedRuns(Path(folder) / "contents", CONTENT, key="first")
         for start in range(0, len(records), at_once):
             runs.add(records[start : start + at_once])

@@ -60,6 +60,7 @@ def test_blocks_give_what_numpy_says_of_the_whole(numbers: list[float], rows: in
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runs, "HELD_ROWS", 5)
         patch.setattr(runs, "LEAST_ROWS", 1)
+        patch.setattr(runs, "RUN_BYTES", 8 * rows)
         found = profile(pd.DataFrame({"x": numbers, "label": ["a"] * len(numbers)}), rows=rows).columns["x"]
     values = pd.Series(numbers)
     finite = values[np.isfinite(values)]
