@@ -54,24 +54,34 @@ def hash_index(num_rows: int) -> dict[str, float]:
 
 def near(num_rows: int) -> dict[str, float]:
     """Candidate pairs of near-duplicates among fingerprints that resemble each other by chance alone."""
-    from datamill.cleaning.near import Likeness, near_pairs
-    from datamill.cleaning.observing import SEEN
+    from datamill.cleaning.near import Likeness, near_clusters
+    from datamill.cleaning.observing import CONTENT
+    from datamill.recall import State
     from datamill.runs import RUN_ROWS
 
     rng = np.random.default_rng(0)
-    samples = np.empty(num_rows, SEEN)
+    samples = np.zeros(num_rows, CONTENT)
+    samples["first"] = np.sort(rng.integers(0, 2**63, num_rows, dtype=np.uint64))
     samples["row"] = np.arange(num_rows)
     samples["print"] = rng.integers(0, 2**63, num_rows, dtype=np.uint64)
-    samples["sketch"] = rng.integers(0, 16_000, (num_rows, 4), dtype=np.int16).view(np.uint64).ravel()
+    sketches = rng.integers(0, 16_000, (num_rows, 4), dtype=np.int16).view(np.uint64).ravel()
+
+    class Drawn:
+        def sketches(self, rows: np.ndarray | None) -> np.ndarray:
+            return sketches
+
+        def read(self, rows: np.ndarray) -> np.ndarray:
+            return np.zeros((len(rows), 256), np.uint8)
+
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as name:
-        near_pairs(
+        near_clusters(
             lambda: (samples[first : first + RUN_ROWS] for first in range(0, num_rows, RUN_ROWS)),
-            num_samples=num_rows,
-            read=lambda rows: np.zeros((len(rows), 256), np.uint8),
+            pictures=Drawn(),
             max_bits=2,
             likeness=Likeness(mean=0.02, pixel=0.1),
             scratch=Path(name),
+            state=State(Path(name) / "state", made_with="drawn"),
         )
     return {"ns_per_row": 1e9 * (time.perf_counter() - start) / num_rows}
 

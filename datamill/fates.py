@@ -81,29 +81,32 @@ class Fates:
 
     def columns(self, start: int, stop: int) -> dict[str, pa.Array]:
         """What ``ledger.Writer.write`` takes besides the ids, for the samples from ``start`` up to ``stop``."""
-        details = np.full(stop - start, "", object)
-        for row, (_, _, detail) in self._replayed(start, stop).items():
-            details[row - start] = detail
         return {
             "fates": pa.array(FATES).take(pa.array(self._fates[start:stop])),
             "reasons": pa.array(self._names).take(pa.array(self._reasons[start:stop])),
-            "details": pa.array(details, pa.string()),
+            "details": pa.array(self._details(start, stop), pa.string()),
         }
 
-    def _replayed(self, start: int, stop: int) -> dict[int, tuple[int, str, str]]:
-        """Weight, reason and detail of every touched sample of a range, from its decisions in order."""
-        found: dict[int, tuple[int, str, str]] = {}
-        for decision in self._decisions:
+    def _details(self, start: int, stop: int) -> NDArray[np.object_]:
+        """Detail of every sample of a range, from the decisions about it in order."""
+        details = np.full(stop - start, "", object)
+        heaviest = np.full(stop - start, -1)  # the decision that names each one's reason
+        for number, decision in enumerate(self._decisions):
             low, high = np.searchsorted(decision.rows, [start, stop])
-            rows = decision.rows[low:high]
+            rows, places = decision.rows[low:high], decision.rows[low:high] - start
             texts = [decision.details] * len(rows) if isinstance(decision.details, str) else decision.details(rows)
-            for row, text in zip(rows.tolist(), texts, strict=True):
-                weight, reason, detail = found.get(row, (-1, "", ""))
-                if decision.weight > weight:
-                    found[row] = (decision.weight, decision.reason, _joined(text, _coded(reason, detail)))
+            told = np.array([*texts, None], object)[:-1]
+            is_first = heaviest[places] < 0
+            details[places[is_first]] = told[is_first]
+            heaviest[places[is_first]] = number
+            for place, text in zip(places[~is_first].tolist(), told[~is_first], strict=True):
+                former = self._decisions[heaviest[place]]
+                if decision.weight > former.weight:
+                    heaviest[place] = number
+                    details[place] = _joined(text, _coded(former.reason, details[place]))
                 else:
-                    found[row] = (weight, reason, _joined(detail, _coded(decision.reason, text)))
-        return found
+                    details[place] = _joined(details[place], _coded(decision.reason, text))
+        return details
 
 
 def _coded(reason: str, detail: str) -> str:

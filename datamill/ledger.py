@@ -41,6 +41,7 @@ REJECT_SCHEMA = pa.schema(
 
 
 READ_ROWS = 16 * parts.READ_ROWS  # light rows decoded at a time; bounds memory, not results
+FEW_ROWS = 4 * parts.READ_ROWS  # of ledgers that are read beside others
 
 Strings: TypeAlias = Sequence[str] | Any  # a list, or an Arrow array, of text
 
@@ -130,7 +131,7 @@ def survivors(path: Path) -> list[str]:
 
 def iter_survivors(path: Path, *, columns: Sequence[str] = ("sample_id",)) -> Iterator[pa.Table]:
     """Some columns of the samples that were kept or repaired, in order."""
-    for table in iter_tables(path, columns=[*dict.fromkeys([*columns, "fate"])]):
+    for table in iter_tables(path, columns=[*dict.fromkeys([*columns, "fate"])], rows=FEW_ROWS):
         yield table.filter(is_surviving(table)).select(list(columns))
 
 
@@ -190,7 +191,8 @@ def check(path: Path, *, population: Iterable[pa.Array], stage: str) -> None:
             is another one.
     """
     expected = iter(population)
-    found = (table["sample_id"].combine_chunks() for table in iter_tables(path, columns=["sample_id"]))
+    tables = iter_tables(path, columns=["sample_id"], rows=FEW_ROWS)
+    found = (table["sample_id"].combine_chunks() for table in tables)
     came_in, answered = _NOBODY, _NOBODY
     matched = 0
     while came_in is not None or answered is not None:

@@ -54,12 +54,21 @@ def linked(pairs: NDArray[np.int64]) -> Links:
     Args:
         pairs: Rows that belong together, shape ``(P, 2)``.
     """
-    rows, named = np.unique(pairs), pairs.reshape(-1)
-    ends = np.empty(len(named), np.int32)
-    for start in range(0, len(named), RUN_ROWS):  # numpy's own inverse takes five arrays of this length
-        ends[start : start + RUN_ROWS] = np.searchsorted(rows, named[start : start + RUN_ROWS])
-    left, right = ends.reshape(pairs.shape).T
-    graph = coo_array((np.ones(len(pairs), bool), (left, right)), shape=(len(rows), len(rows)))
+    rows, ends = np.unique(pairs), np.empty(pairs.shape, np.int32)
+    for start in range(0, len(pairs), RUN_ROWS):  # numpy's own inverse takes five arrays of this length
+        ends[start : start + RUN_ROWS] = np.searchsorted(rows, pairs[start : start + RUN_ROWS])
+    return joined(rows, *ends.T)
+
+
+def joined(rows: Rows, left: NDArray[np.int32], right: NDArray[np.int32]) -> Links:
+    """The groups that pairs of samples form, directly or through others.
+
+    Args:
+        rows: The samples, ascending.
+        left: Place among them of the first of each pair, shape ``(P,)``.
+        right: Place among them of the second, shape ``(P,)``.
+    """
+    graph = coo_array((np.ones(len(left), np.int8), (left, right)), shape=(len(rows), len(rows)))
     _, component = connected_components(graph, directed=False)
     _, places = np.unique(component, return_index=True)  # rows ascend, so a component's first place is its smallest row
     firsts = rows[places[component]]

@@ -73,7 +73,8 @@ def iter_decided(
     needed = list(dict.fromkeys(["sample_id", *decided, "fate"]))
     shown = None if columns is None else list(dict.fromkeys(["sample_id", *columns]))
     samples = iter_samples(folders, repairs=repairs, columns=shown)
-    for table, verdicts in join_in_order(samples, ledger.iter_tables(decisions, columns=needed), name=str(decisions)):
+    verdict_tables = ledger.iter_tables(decisions, columns=needed, rows=ledger.FEW_ROWS)
+    for table, verdicts in join_in_order(samples, verdict_tables, name=str(decisions)):
         mask = where(verdicts)
         table, verdicts = table.filter(mask), verdicts.filter(mask)
         if table.num_rows:

@@ -10,7 +10,8 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-RUN_ROWS = 65_536  # records that callers sort at a time; bounds memory, not results
+RUN_ROWS = 65_536  # records that are given back at a time; bounds memory, not results
+RUN_BYTES = 2 * 2**20  # of records that are sorted at a time: fewer runs are merged faster; bounds memory, not results
 HELD_ROWS = 2**17  # records of all runs together that are in memory while they are merged, if each run has a few
 LEAST_ROWS = 64  # of a run that are read at a time
 
@@ -21,7 +22,7 @@ Records = NDArray[Any]
 class SortedRuns:
     """Records of one type that come some at a time and are read back in the order of their keys.
 
-    Records with equal keys keep the order in which they came. Memory holds the records of one call, and while they are
+    Records with equal keys keep the order in which they came. Memory holds ``RUN_BYTES`` of records, and while they are
     read back about ``HELD_ROWS`` of them, however many there are.
     """
 
@@ -37,22 +38,37 @@ class SortedRuns:
         self._dtype = np.dtype(dtype)
         self._key = key
         self._ends = [0]
+        self._waiting: Records = np.empty(0, self._dtype)  # one array for all runs: many small ones fragment memory
+        self._num_waiting = 0
         path.write_bytes(b"")
 
     def __len__(self) -> int:
         """How many records there are."""
-        return self._ends[-1]
+        return self._ends[-1] + self._num_waiting
 
     def add(self, records: Records) -> None:
-        """Take some records, shape ``(N,)``: they become a run."""
-        if len(records):
-            records = records.astype(self._dtype, copy=False)
-            with self._path.open("ab") as file:
-                records[np.argsort(self._keys(records), kind="stable")].tofile(file)
-            self._ends.append(self._ends[-1] + len(records))
+        """Take some records, shape ``(N,)``, which do not change any more."""
+        if len(records) and not len(self._waiting):
+            self._waiting = np.empty(max(RUN_BYTES // self._dtype.itemsize, 1), self._dtype)
+        while len(records):
+            taken = records[: len(self._waiting) - self._num_waiting]
+            self._waiting[self._num_waiting : self._num_waiting + len(taken)] = taken
+            self._num_waiting += len(taken)
+            records = records[len(taken) :]
+            if self._num_waiting == len(self._waiting):
+                self._write_run()
 
     def merged(self) -> Iterator[Records]:
         """All records in the order of their keys, ``RUN_ROWS`` at a time; equal keys may lie in several blocks."""
+        self._write_run()
+        self._waiting = self._waiting[:0].copy()
+        if len(self._ends) > 2:  # merged once, and read as it is from then on
+            merging = self._path.with_name(f"{self._path.name}.merging")
+            with merging.open("wb") as file:
+                for piece in self._pieces():
+                    piece.tofile(file)
+            merging.replace(self._path)
+            self._ends = [0, self._ends[-1]]
         yield from regrouped(self._pieces())
 
     def shared(self) -> Iterator[Records]:
@@ -66,6 +82,13 @@ class SortedRuns:
             waiting = block[whole:].copy()
         yield self._repeated(waiting)
 
+    def _write_run(self) -> None:
+        if self._num_waiting:
+            with self._path.open("ab") as file:
+                self._in_order(self._waiting[: self._num_waiting]).tofile(file)
+            self._ends.append(self._ends[-1] + self._num_waiting)
+            self._num_waiting = 0
+
     def _repeated(self, records: Records) -> Records:
         keys = self._keys(records)
         is_same = keys[1:] == keys[:-1]
@@ -73,19 +96,22 @@ class SortedRuns:
 
     def _pieces(self) -> Iterator[Records]:
         """All records in order, in blocks of any length."""
-        at_once = max(LEAST_ROWS, HELD_ROWS // len(self._ends))
+        at_once = max(LEAST_ROWS, HELD_ROWS // (len(self._ends) - 1 or 1))
         runs = [
             _Run(self._path, self._dtype, start=start, end=end, at_once=at_once)
             for start, end in zip(self._ends[:-1], self._ends[1:], strict=True)
         ]
         while runs := [run for run in runs if run.fill()]:
             bound = min((self._keys(run.head)[-1] for run in runs if run.has_more), default=None)
+            if len(self._ends) == 2:
+                yield runs[0].take(len(runs[0].head))
+                continue
             if bound is None:
-                yield self._in_order([run.take(len(run.head)) for run in runs])
+                yield self._in_order(np.concatenate([run.take(len(run.head)) for run in runs]))
                 continue
             pieces = [run.take(int(np.searchsorted(self._keys(run.head), bound))) for run in runs]
             if any(len(piece) for piece in pieces):
-                yield self._in_order(pieces)
+                yield self._in_order(np.concatenate(pieces))
             else:
                 for run in runs:
                     yield from self._equal(run, bound)
@@ -93,19 +119,20 @@ class SortedRuns:
     def remove(self) -> None:
         """Delete the file; there are no records any more."""
         self._path.unlink(missing_ok=True)
-        self._ends = [0]
+        self._ends, self._waiting, self._num_waiting = [0], self._waiting[:0].copy(), 0
 
     def _equal(self, run: "_Run", bound: Any) -> Iterator[Records]:
         """The records at the head of a run whose key is ``bound``, be they more than memory should hold."""
         while run.fill() and self._keys(run.head)[0] == bound:
             yield run.take(int(np.searchsorted(self._keys(run.head), bound, side="right")))
 
-    def _in_order(self, pieces: list[Records]) -> Records:
-        records = np.concatenate(pieces)
-        return records[np.argsort(self._keys(records), kind="stable")]
+    def _in_order(self, records: Records) -> Records:
+        if self._key is None:
+            return np.sort(records)  # nobody can tell equal ones apart
+        return records.take(np.argsort(self._keys(records), kind="stable"))
 
     def _keys(self, records: Records) -> Records:
-        return records if self._key is None else records[self._key]
+        return records if self._key is None else np.ascontiguousarray(records[self._key])
 
 
 def regrouped(pieces: Iterable[Records]) -> Iterator[Records]:

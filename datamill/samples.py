@@ -1,12 +1,12 @@
 """What a sample is: its columns, its identity, and the description of the data set it belongs to."""
 
+import binascii
 import hashlib
 from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
@@ -77,10 +77,18 @@ def sample_id(source: str, content: str) -> str:
 
 def id_bytes(sample_ids: pa.Array | pa.ChunkedArray) -> NDArray[np.uint8]:
     """Sample ids, or content hashes, as bytes, shape ``(N, 16)``."""
-    ids = sample_ids.combine_chunks() if isinstance(sample_ids, pa.ChunkedArray) else sample_ids
-    one_list = pa.ListArray.from_arrays(pa.array([0, len(ids)], pa.int32()), ids)
-    digits = pc.binary_join(one_list, "")[0].as_buffer().to_pybytes()
-    return np.frombuffer(bytes.fromhex(digits.decode()), np.uint8).reshape(len(ids), HASH_BYTES)
+    chunks = sample_ids.chunks if isinstance(sample_ids, pa.ChunkedArray) else [sample_ids]
+    raw = b"".join(binascii.unhexlify(_text(chunk)) for chunk in chunks)
+    return np.frombuffer(raw, np.uint8).reshape(len(sample_ids), HASH_BYTES)
+
+
+def _text(ids: pa.StringArray) -> memoryview:
+    """The digits of ids, one after the other; none is null."""
+    _, offsets, text = ids.buffers()
+    if not len(ids):
+        return memoryview(b"")
+    first, last = np.frombuffer(offsets, np.int32)[[ids.offset, ids.offset + len(ids)]]
+    return memoryview(text)[first:last]
 
 
 def sort_classes(labels: Sequence[str]) -> tuple[str, ...]:

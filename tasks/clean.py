@@ -45,37 +45,47 @@ def clean(
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    from datamill import features as looks
+    from datamill import imports, parts, reading
     from datamill import ledger as ledgers
-    from datamill import parts, reading
     from datamill.cleaning.constants import settle_constant
     from datamill.cleaning.duplicates import find_copies, leak_groups, may_be_near, settle_duplicates
     from datamill.cleaning.near import find_near, settle_near
-    from datamill.cleaning.observing import identify, observe
+    from datamill.cleaning.observing import observe
     from datamill.cleaning.tables import mend_table
     from datamill.fates import Fates
+    from datamill.links import NO_LINKS
+    from datamill.recall import State
 
     dataset = parts.read_manifest(samples).dataset
     scratch = context.scratch
-    num_rows = sum(table.num_rows for table in ledgers.iter_survivors(verdicts))
+    observed = observe(
+        features,
+        samples=samples,
+        decisions=verdicts,
+        classes=dataset.classes,
+        is_looking=(params.near.policy, params.constant) != ("off", "off"),
+        scratch=scratch,
+    )
+    ids, num_rows = observed.ids, len(observed.contents)
     fates = Fates(num_rows)
-    ids, contents = identify(features, samples=samples, decisions=verdicts, classes=dataset.classes, scratch=scratch)
-    copies = find_copies(contents)
+    copies = find_copies(observed.contents)
     settle_duplicates(fates, copies=copies, classes=dataset.classes, sample_ids=ids, policy=params.exact)
-
-    pairs = np.empty((0, 2), np.int64)
-    if (params.near.policy, params.constant) != ("off", "off"):
-        observed = observe(features, decisions=verdicts, scratch=scratch)
-        settle_constant(fates, constant=observed.constant, policy=params.constant)
-        if params.near.policy != "off":
-            pairs = find_near(
-                lambda: (block[may_be_near(block["row"], fates=fates, copies=copies)] for block in observed.read()),
-                observed=observed,
-                num_samples=num_rows,
-                policy=params.near,
-                scratch=scratch,
-            )
-            settle_near(fates, pairs=pairs, copies=copies, sample_ids=ids, policy=params.near)
-    leaks = leak_groups(pairs if params.near.policy in ("group", "drop") else pairs[:0], copies=copies)
+    settle_constant(fates, constant=observed.constant, policy=params.constant)
+    clusters = NO_LINKS
+    if params.near.policy != "off":
+        made_with = f"{params.near.model_dump_json()} {looks.read_manifest(features).code} {imports.digest(__name__)}"
+        clusters = find_near(
+            lambda: (
+                block[may_be_near(block["row"], fates=fates, copies=copies)] for block in observed.contents.merged()
+            ),
+            thumbnails=observed.thumbnails,
+            policy=params.near,
+            scratch=scratch,
+            state=State(context.state / "near", made_with=made_with),
+        )
+        settle_near(fates, clusters=clusters, copies=copies, sample_ids=ids, policy=params.near)
+    leaks = leak_groups(clusters if params.near.policy in ("group", "drop") else NO_LINKS, copies=copies)
 
     def read(columns: Sequence[str] | None) -> Iterator[pa.Table]:
         return (table for table, _ in reading.iter_decided([samples], decisions=verdicts, columns=columns))

@@ -88,12 +88,14 @@ def split(*, samples: Path, cleaned: Path, assignments: Path, params: SplitParam
     import numpy as np
     import pyarrow as pa
 
-    from datamill import ledger, parts, reading, splitting
+    from datamill import imports, ledger, parts, reading, splitting
+    from datamill.recall import State
     from datamill.runs import regrouped
 
     classes = parts.read_manifest(samples).dataset.classes
     rule = _rule(params)
-    roll = splitting.Roll(context.scratch)
+    made_with = f"{params.model_dump_json()} {classes} {imports.digest(__name__)}"
+    state, roll = State(context.state / "drawn", made_with=made_with), splitting.Roll(context.scratch)
     joined = reading.iter_decided(
         [samples],
         decisions=cleaned,
@@ -107,9 +109,11 @@ def split(*, samples: Path, cleaned: Path, assignments: Path, params: SplitParam
     counts, num_units = np.zeros((len(classes), len(splitting.SPLITS)), np.int64), 0
 
     def assigned() -> Iterator[pa.Table]:
-        nonlocal num_units
-        for some in splitting.assign(roll, classes=classes, rule=rule):
-            np.add.at(counts, (some.labels, some.splits), 1)
+        nonlocal counts, num_units
+        for some in splitting.assign(roll, classes=classes, rule=rule, state=state):
+            counts += np.bincount(some.labels * len(splitting.SPLITS) + some.splits, minlength=counts.size).reshape(
+                counts.shape
+            )
             num_units += some.num_units
             yield pa.table({"split": pa.array(splitting.SPLITS).take(pa.array(some.splits)), "fold": some.folds})
 

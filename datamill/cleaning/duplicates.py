@@ -97,14 +97,14 @@ def settle_duplicates(
     fates.decide(contested, fate=fate, reason=CONFLICT, details=describe)
 
 
-def leak_groups(pairs: NDArray[np.int64], *, copies: Copies) -> Links:
+def leak_groups(clusters: Links, *, copies: Copies) -> Links:
     """The groups of samples that must share a side of the split.
 
     Args:
-        pairs: Rows that are near-duplicates, shape ``(P, 2)``.
+        clusters: Samples that are near-duplicates.
         copies: Exact copies, which always share a group.
     """
-    return linked(np.concatenate([pairs, copies.links.pairs()]))
+    return linked(np.concatenate([clusters.pairs(), copies.links.pairs()])) if len(copies.links) else clusters
 
 
 def of_first(rows: Rows, *, links: Links, ids: Ids) -> list[str]:

@@ -1,40 +1,52 @@
-"""Near duplicates: pairs whose fingerprints differ in few bits, confirmed on thumbnails; never all pairs."""
+"""Near duplicates: pairs whose fingerprints differ in few bits, confirmed on thumbnails; never all pairs.
+
+Samples are compared within buckets, and what a bucket gives depends on the samples in it alone. So a run looks only
+into the buckets of samples that were not there the last time or are gone (``datamill.recall``), and takes the pairs of
+all others over::
+
+    samples     a ``KNOWN`` of each sample compared, in the order of contents
+    pairs       a ``PAIR`` of each pair found: places of its samples, and the buckets in which it was compared
+"""
 
 import functools
-import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from datamill.cleaning.buckets import Rows, bucketed, candidates, changed_prints, choices
 from datamill.cleaning.duplicates import Copies, of_first
-from datamill.cleaning.observing import SEEN, SKETCH_RANGE, Ids, Observed
+from datamill.cleaning.observing import SKETCH_RANGE, Ids, Thumbnails, records_at
+from datamill.cleaning.pairs import Pairs, note, taken_over
 from datamill.cleaning.policies import NearPolicy
+from datamill.cleaning.union import GONE, SEEN, Union, strangers, unite
 from datamill.fates import Fates
 from datamill.ledger import Fate
-from datamill.links import Links, linked
-from datamill.runs import SortedRuns
+from datamill.links import Links, joined, linked
+from datamill.recall import State
+from datamill.runs import RUN_ROWS, SortedRuns
 
 NEAR_DUPLICATE = "near_duplicate"
-NUM_BITS = 64
-SHARED = 2  # blocks: more make smaller buckets, and more ways to choose them
-MAX_NEIGHBORS = 64  # samples of one bucket that a sample is compared with; bounds the work where thousands look alike
-PAIRED_AT_ONCE = 8_192  # samples; bounds memory
+READ_AT_ONCE = 8_192  # pairs whose thumbnails are in memory; bounds it
 COMPARED_AT_ONCE = 4_096  # pairs; bounds memory
-MAX_PAIRS = 2**18  # beyond them only one link per sample of a cluster is kept; bounds memory
-ODD = 0x9E3779B97F4A7C15  # spreads the bits of a number over the upper ones
-VALUE_BITS = 16  # of each number of a sketch
+MAX_WAITING = 2**17  # pairs that wait to be confirmed; bounds memory
+PRINT = np.dtype([("row", np.int64), ("print", np.uint64)])
 
-SORTED = np.dtype([("key", np.uint64), *((name, SEEN[name]) for name in SEEN.names or ())])
-
-Rows = NDArray[Any]
 Samples = Callable[[], Iterable[NDArray[Any]]]
-"""Starts reading the samples to compare, some at a time, in sample order: a ``SEEN`` each."""
-Read = Callable[[Rows], NDArray[np.uint8]]
-"""Thumbnails of some samples: grey pixels, shape ``(rows, D)``."""
+"""Starts reading the samples to compare, some at a time, in the order of contents: an ``observing.CONTENT`` each."""
+
+
+class Pictures(Protocol):
+    """Thumbnails of samples."""
+
+    def sketches(self, rows: NDArray[np.int64] | None) -> NDArray[np.uint64]:
+        """Of all samples, shape ``(N,)``; only those of ``rows``, ascending, need be filled, where these are given."""
+
+    def read(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Grey pixels of some samples, ascending, shape ``(len(rows), D)``."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +65,10 @@ class Likeness:
         return np.asarray(is_near & (difference.max(axis=1) <= self.pixel * 255), bool)
 
 
-def near_pairs(
-    samples: Samples, *, num_samples: int, read: Read, max_bits: int, likeness: Likeness, scratch: Path
-) -> NDArray[np.int64]:
-    """Pairs of near-duplicate images.
+def near_clusters(
+    samples: Samples, *, pictures: Pictures, max_bits: int, likeness: Likeness, scratch: Path, state: State
+) -> Links:
+    """Clusters of near-duplicate images: those that pairs of them join, directly or through others.
 
     Multi-index hashing: of ``max_bits + SHARED`` blocks of the fingerprint, at least ``SHARED`` are equal in
     fingerprints that differ in ``max_bits`` bits or fewer, so only samples that share that many are compared. Within
@@ -65,80 +77,93 @@ def near_pairs(
     chain of neighbours mostly joins it all the same. Where thousands look alike, links to the first sample of a
     cluster may stand for its pairs.
 
-    The samples are sorted in files (``SortedRuns``), so memory grows with the pairs at most.
+    The samples wait in a file, so memory grows with the pairs at most. The outcome does not depend on ``state``.
 
     Args:
         samples: Reads those to compare.
-        num_samples: All samples (count).
-        read: Gives thumbnails of all samples.
+        pictures: Thumbnails of all samples.
         max_bits: Hamming distance that is still near.
         likeness: What the thumbnails of a pair must agree in.
         scratch: Folder for files.
+        state: Of the last run; becomes that of this one.
 
     Returns:
-        Rows of each pair, the smaller first, sorted, without repetition, shape ``(P, 2)``.
+        The first sample of each cluster, by row.
 
     Source: M. Norouzi, A. Punjani, D. J. Fleet, "Fast exact search in Hamming space with multi-index hashing", 2014.
     """
-    waiting, found = _Codes(), _Codes()
-    for left, right in _candidates(samples, max_bits=max_bits, reach=likeness.mean, scratch=scratch):
-        waiting.add(np.minimum(left, right) * num_samples + np.maximum(left, right))
-        if waiting.count > MAX_PAIRS:
-            found.add(_confirmed(waiting.take(), num_samples=num_samples, read=read, likeness=likeness))
-            if found.count > MAX_PAIRS:
-                found.add(_linking(found.take(), num_samples=num_samples))
-    found.add(_confirmed(waiting.take(), num_samples=num_samples, read=read, likeness=likeness))
-    return _pairs(found.take(), num_samples=num_samples)
+
+    def afresh() -> Links:
+        state.forget()
+        return near_clusters(
+            samples, pictures=pictures, max_bits=max_bits, likeness=likeness, scratch=scratch, state=state
+        )
+
+    facts = state.facts()
+    former = state.folder / "samples" if facts else None
+    rows = strangers(samples(), former=former)
+    union = unite(samples(), former=former, sketches=pictures.sketches(rows), scratch=scratch)
+    if facts and union.widest != facts["widest"]:
+        return afresh()
+    pairs = taken_over(state.folder / "pairs", union=union) if facts else Pairs()
+    _compare(union, pairs=pairs, pictures=pictures, max_bits=max_bits, likeness=likeness)
+    if facts and not pairs.is_complete:  # links cannot be taken apart, so none may stand for pairs that are gone
+        return afresh()
+    state.forget()
+    if pairs.is_complete:
+        note(pairs, union=union, path=scratch / "pairs")
+        kept = [scratch / "samples", scratch / "pairs"]
+        state.keep(kept, facts={"widest": union.widest})
+    return _clusters(pairs.codes, union=union)
 
 
-def equal_pairs(samples: Samples, *, scratch: Path) -> NDArray[np.int64]:
-    """Pairs of samples whose fingerprints are equal: each with the next one of its kind, shape ``(P, 2)``."""
-    prints = SortedRuns(scratch / "prints", SEEN, key="print")
+def equal_clusters(samples: Samples, *, scratch: Path) -> Links:
+    """Clusters of samples whose fingerprints are equal."""
+    prints = SortedRuns(scratch / "prints", PRINT, key="print")
     for block in samples():
-        prints.add(block)
+        prints.add(block[["row", "print"]])
     found = [np.empty((0, 2), np.int64)]
     for block in prints.shared():
         same = np.flatnonzero(block["print"][1:] == block["print"][:-1])
         found.append(np.stack([block["row"][same], block["row"][same + 1]], axis=1))
     prints.remove()
-    return np.concatenate(found)
+    return linked(np.concatenate(found))
 
 
 def find_near(
-    samples: Samples, *, observed: Observed, num_samples: int, policy: NearPolicy, scratch: Path
-) -> NDArray[np.int64]:
-    """Pairs of near-duplicates among some samples, shape ``(P, 2)``.
+    samples: Samples, *, thumbnails: Thumbnails | None, policy: NearPolicy, scratch: Path, state: State
+) -> Links:
+    """Clusters of near-duplicates among some samples.
 
     Args:
         samples: Reads those to compare.
-        observed: Facts about all samples.
-        num_samples: All samples (count).
-        policy: How alike they must be; without thumbnails the fingerprints must be equal.
+        thumbnails: Of all samples; without them the fingerprints must be equal.
+        policy: How alike they must be.
         scratch: Folder for files.
+        state: Of the last run; becomes that of this one.
     """
-    if observed.thumbnails is None:
-        return equal_pairs(samples, scratch=scratch)
-    return near_pairs(
+    if thumbnails is None:
+        return equal_clusters(samples, scratch=scratch)
+    return near_clusters(
         samples,
-        num_samples=num_samples,
-        read=observed.thumbnails.read,
+        pictures=thumbnails,
         max_bits=policy.max_bits,
         likeness=Likeness(policy.max_mean_difference, policy.max_pixel_difference),
         scratch=scratch,
+        state=state,
     )
 
 
-def settle_near(fates: Fates, *, pairs: NDArray[np.int64], copies: Copies, sample_ids: Ids, policy: NearPolicy) -> None:
+def settle_near(fates: Fates, *, clusters: Links, copies: Copies, sample_ids: Ids, policy: NearPolicy) -> None:
     """Decide about all of a cluster of near-duplicates but its first sample and that one's exact copies.
 
     Args:
         fates: Receives the decisions.
-        pairs: Rows that are near-duplicates, each the first of its content, shape ``(P, 2)``.
+        clusters: Samples that are near-duplicates, each the first of its content.
         copies: Samples of equal content.
         sample_ids: Id of each sample.
         policy: What becomes of them.
     """
-    clusters = linked(pairs)
     rows = np.union1d(clusters.rows, copies.links.rows)
     contents = copies.links.of(rows)
     firsts = clusters.of(contents)
@@ -149,155 +174,72 @@ def settle_near(fates: Fates, *, pairs: NDArray[np.int64], copies: Copies, sampl
     fates.decide(links.rows, fate=fate, reason=NEAR_DUPLICATE, details=details)
 
 
-def _candidates(samples: Samples, *, max_bits: int, reach: float, scratch: Path) -> Iterator[tuple[Rows, Rows]]:
-    """Pairs whose fingerprints are near and whose sketches do not rule out thumbnails that differ by ``reach`` or less.
-
-    The samples are sorted anew for every choice of blocks, so that those to compare lie side by side.
-    """
-    widest = _widest(samples())
-    limit = reach * SKETCH_RANGE + 1  # rounding took less than 1 from each
-    choices = [*_choices(max_bits=max_bits), np.uint64(0)]
-    current = _keyed_runs(scratch / "near-0")
-    for block in samples():
-        current.add(_keyed(block, chosen=choices[0], widest=widest))
-    for number, (chosen, following) in enumerate(itertools.pairwise(choices), start=1):
-        next_runs = _keyed_runs(scratch / f"near-{number}")
-        before = np.empty(0, SORTED)
-        for block in current.merged():
-            if following:
-                next_runs.add(_keyed(block, chosen=following, widest=widest))
-            block = np.concatenate([before, block])
-            count = max(len(block) - MAX_NEIGHBORS, 0)  # the others may have neighbours that come later
-            yield from _neighbors(block, count, chosen=chosen, widest=widest, max_bits=max_bits, limit=limit)
-            before = block[count:].copy()
-        yield from _neighbors(before, len(before), chosen=chosen, widest=widest, max_bits=max_bits, limit=limit)
-        current.remove()
-        current = next_runs
-    current.remove()
+def _compare(union: Union, *, pairs: Pairs, pictures: Pictures, max_bits: int, likeness: Likeness) -> None:
+    """Bring pairs up to date: look into the buckets of all samples that came or went."""
+    changed = changed_prints(union)
+    limit = likeness.mean * SKETCH_RANGE + 1  # rounding took less than 1 from each
+    waiting: list[tuple[Rows, NDArray[np.uint16]]] = []
+    for number, chosen in enumerate(choices(max_bits=max_bits)):
+        for places, seen, is_new in bucketed(union, chosen=chosen, changed=changed):
+            look = functools.partial(candidates, count=union.count, chosen=chosen, max_bits=max_bits, limit=limit)
+            is_now = seen["row"] != GONE
+            now = look(places[is_now], seen[is_now], widest=union.widest)
+            then = look(places[~is_new], seen[~is_new], widest=union.widest)
+            pairs.untick(np.setdiff1d(then, now, assume_unique=True), bit=1 << number)
+            left = pairs.tick(np.setdiff1d(now, then, assume_unique=True), bit=1 << number)
+            waiting.append((left, np.full(len(left), 1 << number, np.uint16)))
+            if sum(len(codes) for codes, _ in waiting) > MAX_WAITING:
+                _settle(waiting, pairs=pairs, union=union, pictures=pictures, likeness=likeness)
+                waiting = []
+    _settle(waiting, pairs=pairs, union=union, pictures=pictures, likeness=likeness)
+    pairs.drop_uncompared()
 
 
-def _keyed_runs(path: Path) -> SortedRuns:
-    return SortedRuns(path, SORTED, key="key")
-
-
-def _widest(blocks: Iterable[NDArray[Any]]) -> int:
-    """Which number of the sketches varies the most."""
-    count, sums, squares = 0, np.zeros(4, np.int64), np.zeros(4, np.int64)
-    for block in blocks:
-        values = _sketched(block["sketch"]).astype(np.int64)
-        count, sums, squares = count + len(values), sums + values.sum(axis=0), squares + (values**2).sum(axis=0)
-    variances = [count * square - total**2 for total, square in zip(sums.tolist(), squares.tolist(), strict=True)]
-    return variances.index(max(variances))
-
-
-def _neighbors(
-    block: NDArray[Any], count: int, *, chosen: np.uint64, widest: int, max_bits: int, limit: float
-) -> Iterator[tuple[Rows, Rows]]:
-    """Candidates among sorted samples: pairs of one of the first ``count`` and one that comes after it."""
-    rows, prints, sketches = (np.ascontiguousarray(block[name]) for name in ("row", "print", "sketch"))
-    values = np.ascontiguousarray(_sketched(sketches)[:, widest])
-    for start in range(0, count, PAIRED_AT_ONCE):
-        places = np.arange(start, min(start + PAIRED_AT_ONCE, count))
-        left, right = _near(places, prints, values, chosen=chosen, max_bits=max_bits, limit=limit)
-        may_be = functools.reduce(np.logical_and, _differences(sketches, left, right) <= limit)
-        yield rows[left[may_be]], rows[right[may_be]]
-
-
-def _choices(*, max_bits: int) -> Iterator[np.uint64]:
-    """Every choice of ``SHARED`` blocks of a fingerprint, as a mask."""
-    num_blocks = max_bits + SHARED
-    edges = [NUM_BITS * place // num_blocks for place in range(num_blocks + 1)]
-    blocks = [(1 << high) - (1 << low) for low, high in itertools.pairwise(edges)]
-    for chosen in itertools.combinations(blocks, SHARED):
-        yield np.uint64(sum(chosen))
-
-
-def _keyed(block: NDArray[Any], *, chosen: np.uint64, widest: int) -> NDArray[Any]:
-    """Samples with keys that bring equal chosen blocks side by side, and among them ascending values."""
-    records = np.empty(len(block), SORTED)
-    for name in SEEN.names or ():
-        records[name] = block[name]
-    keys = block["print"] & chosen
-    keys *= np.uint64(ODD)
-    keys &= np.uint64(-1 << VALUE_BITS & (1 << NUM_BITS) - 1)
-    keys |= (_sketched(block["sketch"])[:, widest] ^ np.int16(-1 << VALUE_BITS - 1)).view(np.uint16)
-    records["key"] = keys
-    return records
-
-
-def _near(
-    left: Rows,
-    prints: NDArray[np.uint64],
-    values: NDArray[np.int16],
+def _settle(
+    waiting: list[tuple[Rows, NDArray[np.uint16]]],
     *,
-    chosen: np.uint64,
-    max_bits: int,
-    limit: float,
-) -> tuple[Rows, Rows]:
-    """Pairs of a place and one of the next, whose values and fingerprints are near."""
-    found = [np.empty((2, 0), np.int64)]
-    for step in range(1, MAX_NEIGHBORS + 1):
-        left = left[: np.searchsorted(left, len(prints) - step)]
-        right = left + step
-        differing = prints[left] ^ prints[right]
-        is_next = (differing & chosen == 0) & (values[right] - values[left] <= limit)
-        left, differing = left[is_next], differing[is_next]  # sorted: the next step takes the others further apart
-        if not len(left):
-            break
-        for _ in range(max_bits):
-            differing &= differing - (differing > 0)  # without its lowest bit
-        near = left[differing == 0]
-        found.append(np.stack([near, near + step]))
-    left, right = np.concatenate(found, axis=1)
-    return left, right
-
-
-def _differences(codes: NDArray[np.uint64], left: Rows, right: Rows) -> NDArray[np.int16]:
-    """How far the four numbers of pairs of sketches are apart, shape ``(4, P)``."""
-    return np.asarray(np.abs(_sketched(codes[left]).T - _sketched(codes[right]).T), np.int16)
-
-
-def _sketched(codes: NDArray[np.uint64]) -> NDArray[np.int16]:
-    """Sketches that were made one number each, shape ``(N, 4)``."""
-    return np.ascontiguousarray(codes).view(np.int16).reshape(-1, 4)
-
-
-@final
-class _Codes:
-    """Pairs of rows, each as one number: the smaller row by the number of samples, and the larger one."""
-
-    def __init__(self) -> None:
-        self._pieces: list[Rows] = []
-        self.count = 0
-
-    def add(self, codes: Rows) -> None:
-        self._pieces.append(codes)
-        self.count += len(codes)
-
-    def take(self) -> Rows:
-        """All pairs, sorted, without repetition; none is left."""
-        codes: Rows = np.unique(np.concatenate([np.empty(0, np.int64), *self._pieces]))
-        self._pieces, self.count = [], 0
-        return codes
-
-
-def _confirmed(codes: Rows, *, num_samples: int, read: Read, likeness: Likeness) -> Rows:
-    """The pairs whose thumbnails are alike."""
+    pairs: Pairs,
+    union: Union,
+    pictures: Pictures,
+    likeness: Likeness,
+) -> None:
+    """Take the pairs whose thumbnails are alike."""
+    codes = np.concatenate([np.empty(0, np.int64), *(codes for codes, _ in waiting)])
+    choices = np.concatenate([np.empty(0, np.uint16), *(choices for _, choices in waiting)])
+    order = np.argsort(codes, kind="stable")
+    codes, starts = np.unique(codes[order], return_index=True)
+    if not len(codes):
+        return
+    choices = np.bitwise_or.reduceat(choices[order], starts)
     alike = np.zeros(len(codes), bool)
-    for start in range(0, len(codes), COMPARED_AT_ONCE):
-        pairs = _pairs(codes[start : start + COMPARED_AT_ONCE], num_samples=num_samples)
-        rows, places = np.unique(pairs, return_inverse=True)
-        pixels = read(rows)
-        left, right = places.reshape(pairs.shape).T
-        alike[start : start + COMPARED_AT_ONCE] = likeness.holds(pixels[left], pixels[right])
-    return np.asarray(codes[alike])
+    for start in range(0, len(codes), READ_AT_ONCE):
+        rows, left, right = _ends(codes[start : start + READ_AT_ONCE], union=union)
+        pixels, ends = pictures.read(rows), np.stack([left, right], axis=1)
+        for first in range(0, len(ends), COMPARED_AT_ONCE):
+            left, right = ends[first : first + COMPARED_AT_ONCE].T
+            here = slice(start + first, start + first + len(left))
+            alike[here] = likeness.holds(pixels[left], pixels[right])
+    pairs.add(codes[alike], choices[alike], count=union.count)
 
 
-def _pairs(codes: Rows, *, num_samples: int) -> Rows:
-    return np.stack(np.divmod(codes, max(num_samples, 1)), axis=1)
+def _clusters(codes: Rows, *, union: Union) -> Links:
+    """The clusters that pairs of places form, by row."""
+    return joined(*_ends(codes, union=union))
 
 
-def _linking(codes: Rows, *, num_samples: int) -> Rows:
-    """A pair per sample with the first of its cluster, which joins the same samples as all the pairs."""
-    links = linked(_pairs(codes, num_samples=num_samples))
-    return links.firsts * num_samples + links.rows
+def _ends(codes: Rows, *, union: Union) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32]]:
+    """Rows of all samples of some pairs, ascending, and among these the places of the first and second of each pair."""
+    left, right = np.empty(len(codes), np.int32), np.empty(len(codes), np.int32)
+    for start in range(0, len(codes), RUN_ROWS):
+        here = slice(start, start + RUN_ROWS)
+        left[here], right[here] = np.divmod(codes[here], max(union.count, 1))
+    places = np.union1d(left, right)
+    rows = records_at(union.path, places, SEEN)["row"]
+    order = np.argsort(rows)
+    rank = np.empty(len(order), np.int32)
+    rank[order] = np.arange(len(order))
+    for ends in (left, right):
+        for start in range(0, len(codes), RUN_ROWS):
+            here = slice(start, start + RUN_ROWS)
+            ends[here] = rank[np.searchsorted(places, ends[here])]
+    return rows[order], left, right

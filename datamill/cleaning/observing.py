@@ -1,7 +1,8 @@
-"""What cleaning knows of every sample: a few numbers each, read from features into files."""
+"""What cleaning knows of every sample: a few numbers each, read from features into files, in one pass."""
 
+import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, final
@@ -9,53 +10,111 @@ from typing import Any, Protocol, final
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from datamill import features, parts, reading
+from datamill import features, ledger, parts, reading
 from datamill.hashes import digits, halves
 from datamill.modalities.image import OBSERVED_SIZE
-from datamill.runs import RUN_ROWS, SortedRuns
+from datamill.runs import SortedRuns
 from datamill.samples import HASH_BYTES
 
 NUM_PIXELS = OBSERVED_SIZE**2
 SKETCH_RANGE = 16_320  # largest number of a sketch
 
-CONTENT = np.dtype([("first", np.uint64), ("second", np.uint64), ("row", np.int64), ("label", np.int32)])
-"""Of each sample: its content hash in halves, its row, and the number of its label."""
-SEEN = np.dtype([("row", np.int64), ("print", np.uint64), ("sketch", np.uint64)])
-"""Of each sample: its row, its fingerprint, and the four numbers of its sketch in one; 0 for tables."""
+CONTENT = np.dtype(
+    [
+        ("first", np.uint64),  # of the two halves of its content hash
+        ("second", np.uint64),
+        ("row", np.int64),
+        ("label", np.int32),  # its number
+        ("print", np.uint64),  # its fingerprint
+    ]
+)
+"""What is known of each sample."""
+ROWS = 4 * parts.READ_ROWS  # of light columns looked at together; bounds memory, not results
+MANY = 8  # thumbnails of one sample in so many, from which on it is cheaper to put all of them into a file
+_HALF = np.repeat([1, -1], OBSERVED_SIZE // 2)
+SIGNS = np.stack([np.outer(*one).ravel() for one in itertools.product([abs(_HALF), _HALF], repeat=2)], axis=1).astype(
+    np.float32
+)
+"""Sides of a thumbnail on which the pixels count, in each number of its sketch."""
+CHUNK_BYTES = 2**20  # of a file that are read at once where many records are wanted
+CHUNK_WORTH = 64  # wanted records of a chunk from which on it is faster to read all of it
 
 
-@dataclass(frozen=True)
+@final
 class Thumbnails:
-    """Grey pixels of samples in a file, ``NUM_PIXELS`` bytes each."""
+    """Grey pixels of samples, ``NUM_PIXELS`` bytes each, and what is told from them."""
 
-    path: Path
+    def __init__(self, folder: Path, *, num_samples: int, lost: NDArray[np.int64], scratch: Path) -> None:
+        """Read them from features.
 
-    def read(self, rows: NDArray[Any]) -> NDArray[np.uint8]:
-        """Those of some samples, shape ``(len(rows), NUM_PIXELS)``."""
-        return np.frombuffer(_records(self.path, rows, size=NUM_PIXELS), np.uint8).reshape(-1, NUM_PIXELS)
+        Args:
+            folder: Features folder.
+            num_samples: Samples that survived (count); rows count these alone.
+            lost: Places in the features of samples that did not survive, ascending.
+            scratch: Folder for a file that holds all of them where many are wanted.
+        """
+        self._folder = folder
+        self._num_samples = num_samples
+        self._shifts = lost - np.arange(len(lost))  # as many that did not survive came before each of these rows
+        self._flat = scratch / "thumbnails"
+        self._is_flat = False
+
+    def sketches(self, rows: NDArray[np.int64] | None) -> NDArray[np.uint64]:
+        """The four numbers of each sketch in one, shape ``(num_samples,)``; only those of ``rows``, or all, are filled.
+
+        Args:
+            rows: Which are wanted, ascending; ``None`` for all.
+        """
+        found = np.zeros(self._num_samples, np.uint64)
+        if rows is not None and len(rows) * MANY < self._num_samples:
+            for some, pixels in self._pictures(rows):
+                found[some] = sketch(pixels).view(np.uint64).ravel()
+            return found
+        with self._flat.open("wb") as file:
+            for some, pixels in self._pictures(np.arange(self._num_samples)):
+                found[some] = sketch(pixels).view(np.uint64).ravel()
+                pixels.tofile(file)
+        self._is_flat = True
+        return found
+
+    def read(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Those of some samples, ascending, shape ``(len(rows), NUM_PIXELS)``."""
+        if self._is_flat:
+            return records_at(self._flat, rows, np.dtype((np.void, NUM_PIXELS))).view(np.uint8).reshape(-1, NUM_PIXELS)
+        return np.concatenate([np.empty((0, NUM_PIXELS), np.uint8), *(pixels for _, pixels in self._pictures(rows))])
+
+    def _pictures(self, rows: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint8]]]:
+        """Some rows at a time and their pixels; only row groups with one of them are read."""
+        places, start = rows + np.searchsorted(self._shifts, rows, side="right"), 0
+        for part in features.read_manifest(self._folder).parts:
+            with pq.ParquetFile(self._folder / part.name, pre_buffer=False) as file:
+                for group in range(file.num_row_groups):
+                    stop = start + file.metadata.row_group(group).num_rows
+                    low, high = np.searchsorted(places, [start, stop])
+                    if high > low:
+                        column = file.read_row_group(group, columns=["thumbnail"], use_threads=False)["thumbnail"]
+                        yield rows[low:high], _pixels(column.combine_chunks())[places[low:high] - start]
+                    start = stop
 
 
 @dataclass(frozen=True)
 class Observed:
-    """Facts about samples, in their order.
+    """Facts about samples.
 
     Attributes:
-        path: A file of one ``SEEN`` per sample.
+        ids: Id of each.
+        contents: A ``CONTENT`` of each, to be had in the order of contents.
         constant: Rows all of whose pixels are equal, ascending; none for tables.
-        thumbnails: Where they are; ``None`` for tables.
+        thumbnails: Where they are; ``None`` for tables, and where nobody looks.
     """
 
-    path: Path
+    ids: "SampleIds"
+    contents: SortedRuns
     constant: NDArray[np.int64]
     thumbnails: Thumbnails | None
-
-    def read(self) -> Iterator[NDArray[Any]]:
-        """The samples, ``RUN_ROWS`` at a time."""
-        with self.path.open("rb") as file:
-            while len(block := np.fromfile(file, SEEN, count=RUN_ROWS)):
-                yield block
 
 
 class Ids(Protocol):
@@ -86,62 +145,63 @@ class SampleIds:
 
     def digits(self, rows: NDArray[Any]) -> pa.Array:
         """Ids of some rows, as strings."""
-        return digits(np.frombuffer(_records(self._path, rows, size=HASH_BYTES), np.uint64).reshape(-1, 2))
+        return digits(records_at(self._path, rows, np.dtype((np.void, HASH_BYTES))).view(np.uint64).reshape(-1, 2))
 
 
-def identify(
-    folder: Path, *, samples: Path, decisions: Path, classes: Sequence[str], scratch: Path
-) -> tuple[SampleIds, SortedRuns]:
-    """Ids and contents (``CONTENT``) of the samples that survived ``decisions``.
+def observe(
+    folder: Path, *, samples: Path, decisions: Path, classes: Sequence[str], is_looking: bool, scratch: Path
+) -> Observed:
+    """Facts about the samples that survived ``decisions``.
 
     Args:
         folder: Features folder.
         samples: Parts folder.
         decisions: Ledger.
         classes: Class names by number.
-        scratch: Folder for both.
+        is_looking: Whether fingerprints and pictures are wanted too.
+        scratch: Folder for the files.
     """
+    has_pictures = is_looking and features.read_manifest(folder).dataset.modality == "image"
+    columns = ["sample_id", "content_hash", *(["fingerprint"] if is_looking else [])]
+    found = reading.iter_decided(
+        [folder],
+        decisions=decisions,
+        columns=[*columns, *(["pixel_std"] if has_pictures else [])],
+        decided=["fate"],
+        where=lambda table: pa.repeat(True, table.num_rows),
+    )
+    labels = parts.iter_tables(samples, columns=["label"], rows=ROWS)
     ids, contents = SampleIds(scratch / "ids"), SortedRuns(scratch / "contents", CONTENT, key="first")
-    names = pa.array(classes, pa.string())
-    hashes = _survivors(folder, decisions=decisions, columns=["sample_id", "content_hash"])
-    labels = _survivors(samples, decisions=decisions, columns=["label"])
-    start = 0
-    for table, beside in zip(hashes, labels, strict=True):
-        records = np.empty(table.num_rows, CONTENT)
+    constant, lost, names = [np.empty(0, np.int64)], [np.empty(0, np.int64)], pa.array(classes, pa.string())
+    start = num_lost = 0
+    for (table, verdicts), beside in zip(together(found), parts.regrouped(labels, rows=ROWS), strict=True):
+        is_surviving = ledger.is_surviving(verdicts)
+        lost.append(start + num_lost + np.flatnonzero(~is_surviving.to_numpy()))
+        num_lost += len(lost[-1])
+        table, beside = table.filter(is_surviving), beside.filter(is_surviving)
+        records = np.zeros(table.num_rows, CONTENT)
         records["first"], records["second"] = halves(table["content_hash"]).T
         records["row"] = start + np.arange(table.num_rows)
         records["label"] = pc.index_in(beside["label"], value_set=names).to_numpy()
+        if is_looking:
+            records["print"] = table["fingerprint"].to_numpy()
+        if has_pictures:
+            constant.append(start + np.flatnonzero(table["pixel_std"].to_numpy() == 0))
         contents.add(records)
         ids.add(halves(table["sample_id"]))
         start += table.num_rows
-    return ids, contents
+    thumbnails = Thumbnails(folder, num_samples=start, lost=np.concatenate(lost), scratch=scratch)
+    return Observed(ids, contents, constant=np.concatenate(constant), thumbnails=thumbnails if has_pictures else None)
 
 
-def observe(folder: Path, *, decisions: Path, scratch: Path) -> Observed:
-    """Facts about the samples that survived ``decisions``.
-
-    Args:
-        folder: Features folder.
-        decisions: Ledger.
-        scratch: Folder for the files.
-    """
-    has_pictures = features.read_manifest(folder).dataset.modality == "image"
-    columns = ["fingerprint", *(["pixel_std", "thumbnail"] if has_pictures else [])]
-    constant = [np.empty(0, np.int64)]
-    path, thumbnails, start = scratch / "seen", Thumbnails(scratch / "thumbnails"), 0
-    with path.open("wb") as file, thumbnails.path.open("wb") as pictures:
-        for table in _survivors(folder, decisions=decisions, columns=columns, rows=parts.READ_ROWS):
-            seen = np.zeros(table.num_rows, SEEN)
-            seen["row"] = start + np.arange(table.num_rows)
-            seen["print"] = table["fingerprint"].to_numpy()
-            if has_pictures:
-                constant.append(start + np.flatnonzero(table["pixel_std"].to_numpy() == 0))
-                pixels = _pixels(table["thumbnail"].combine_chunks())
-                seen["sketch"] = sketch(pixels).view(np.uint64).ravel()
-                pictures.write(pixels.tobytes())
-            seen.tofile(file)
-            start += table.num_rows
-    return Observed(path=path, constant=np.concatenate(constant), thumbnails=thumbnails if has_pictures else None)
+def together(pairs: Iterable[tuple[pa.Table, pa.Table]]) -> Iterator[tuple[pa.Table, pa.Table]]:
+    """The same rows of both, exactly ``ROWS`` at a time; the last tables may have fewer."""
+    left, right = itertools.tee(pairs)
+    return zip(
+        parts.regrouped((table for table, _ in left), rows=ROWS),
+        parts.regrouped((table for _, table in right), rows=ROWS),
+        strict=True,
+    )
 
 
 def sketch(pixels: NDArray[np.uint8]) -> NDArray[np.int16]:
@@ -154,22 +214,28 @@ def sketch(pixels: NDArray[np.uint8]) -> NDArray[np.int16]:
     Args:
         pixels: Grey, shape ``(N, NUM_PIXELS)``.
     """
-    half = OBSERVED_SIZE // 2
-    (a, b), (c, d) = pixels.reshape(-1, 2, half, 2, half).sum(axis=(2, 4), dtype=np.int32).transpose(1, 2, 0)
-    sums = np.stack([a + b + c + d, a - b + c - d, a + b - c - d, a - b - c + d], axis=1)
+    sums = (pixels.astype(np.float32) @ SIGNS).astype(np.float64)  # whole numbers that float32 holds exactly
     return np.asarray(np.floor(sums * (SKETCH_RANGE / (255 * NUM_PIXELS))), np.int16)
 
 
-def _survivors(folder: Path, *, decisions: Path, columns: Sequence[str], rows: int = RUN_ROWS) -> Iterator[pa.Table]:
-    """Some columns of the samples that survived, ``rows`` at a time."""
-    decided = reading.iter_decided([folder], decisions=decisions, columns=columns)
-    return parts.regrouped((table for table, _ in decided), rows=rows)
-
-
-def _records(path: Path, rows: NDArray[Any], *, size: int) -> bytes:
-    """Some records of a file of records of ``size`` bytes; the file is never mapped, so it takes no memory."""
-    with path.open("rb") as file:
-        return b"".join([os.pread(file.fileno(), size, row * size) for row in rows.tolist()])
+def records_at(path: Path, rows: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Some records of a file of records, shape ``(N,)``; the file is never mapped, so it takes no memory."""
+    per_chunk = CHUNK_BYTES // dtype.itemsize
+    order = np.argsort(rows, kind="stable")
+    chunks, starts = np.unique(rows[order] // per_chunk, return_index=True)
+    found = np.empty(len(rows), dtype)
+    if not len(rows):
+        return found
+    with path.open("rb", buffering=0) as file:
+        for chunk, places in zip(chunks.tolist(), np.split(order, starts[1:]), strict=True):
+            if len(places) >= CHUNK_WORTH:
+                file.seek(chunk * per_chunk * dtype.itemsize)
+                found[places] = np.fromfile(file, dtype, count=per_chunk)[rows[places] - chunk * per_chunk]
+            else:
+                size = dtype.itemsize
+                pieces = [os.pread(file.fileno(), size, row * size) for row in rows[places].tolist()]
+                found[places] = np.frombuffer(b"".join(pieces), dtype)
+    return found
 
 
 def _pixels(column: pa.FixedSizeBinaryArray) -> NDArray[np.uint8]:

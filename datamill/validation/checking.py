@@ -1,8 +1,9 @@
 """Checks rules with Great Expectations and says which rows break them."""
 
 import difflib
+import itertools
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, final
 
@@ -32,7 +33,9 @@ from datamill.errors import ParamsError
 from datamill.validation.deriving import DISTINCT_SHARE, NUM_DISTINCT
 from datamill.validation.merging import ROW_WISE, Merged
 from datamill.validation.profiling import Profile
+from datamill.validation.properties import BLOCK_ROWS
 from datamill.validation.rules import Rule
+from datamill.validation.sieving import holds_throughout, sieve
 
 SUITE_NAME = "schema"
 ASSET = "properties of the samples"
@@ -95,8 +98,9 @@ def check_rules(rules: Iterable[Rule], *, columns: Sequence[str]) -> None:
 def check(read: Read, *, rules: Sequence[Rule], profile: Profile) -> Report:
     """Check every rule on every row.
 
-    Rules about single rows are checked block by block, and those about the number of different values on the profile.
-    What else a user asks for sees the columns that it names as a whole, or all columns if it names none.
+    Rules about single rows are checked block by block, and only on rows of which neither the profile nor a glance
+    (``sieving``) shows that they hold; those about the number of different values are checked on the profile. What else
+    a user asks for sees the columns that it names as a whole, or all columns if it names none.
 
     Args:
         read: Starts reading the properties of all samples, block by block, with the number of each row as its index.
@@ -113,9 +117,12 @@ def check(read: Read, *, rules: Sequence[Rule], profile: Profile) -> Report:
     asked = [_Asked(rule, _expectation(rule, identity=f"rule-{place:04d}")) for place, rule in enumerate(rules)]
     by_row = [one for one in asked if one.rule.type in ROW_WISE and not one.rule.kwargs.get("row_condition")]
     merged = {one.expectation.id: Merged() for one in by_row}
-    for frame in read() if by_row else ():
-        for one, result in zip(by_row, engine.validate(frame, by_row), strict=True):
-            merged[one.expectation.id].add(result)
+    is_clear = [holds_throughout(one.rule, profile=profile) for one in by_row]
+    clear, unclear = (list(itertools.compress(by_row, chosen)) for chosen in (is_clear, np.logical_not(is_clear)))
+    first = [(next(iter(read()))[:1], clear, profile.num_samples - 1)] if clear else []
+    for frame, some, num_others in itertools.chain(first, _doubtful(read(), unclear) if unclear else ()):
+        for one, result in zip(some, engine.validate(frame, some), strict=True):
+            merged[one.expectation.id].add(result, num_others=num_others)
     results, findings = [], []
     for one in asked:
         if one.expectation.id in merged:
@@ -135,6 +142,33 @@ class _Asked(NamedTuple):
 
     rule: Rule
     expectation: Expectation
+
+
+def _doubtful(
+    frames: Iterable[pd.DataFrame], asked: Sequence[_Asked]
+) -> Iterator[tuple[pd.DataFrame, list[_Asked], int]]:
+    """Rows that may break some of the rules, these rules, and how many rows they hold for besides; in order.
+
+    Rules that cannot be told at a glance get all rows, block by block. The others get theirs together, the very first
+    row among them, whether it is in doubt or not: Great Expectations has to have seen each rule once.
+    """
+    waiting: list[pd.DataFrame] = []
+    told: list[_Asked] = []
+    num_waiting = num_others = 0
+    for number, frame in enumerate(frames):
+        sieved = [(one, sieve(frame, rule=one.rule)) for one in asked]
+        if untold := [one for one, holds in sieved if holds is None]:
+            yield frame, untold, 0
+        told = [one for one, holds in sieved if holds is not None]
+        doubtful = ~np.all([np.ones(len(frame), bool), *(holds for _, holds in sieved if holds is not None)], axis=0)
+        doubtful[:1] |= number == 0
+        waiting.append(frame[doubtful])
+        num_waiting, num_others = num_waiting + len(waiting[-1]), num_others + len(frame) - len(waiting[-1])
+        if told and num_waiting >= BLOCK_ROWS:
+            yield pd.concat(waiting), told, num_others
+            waiting, num_waiting, num_others = [], 0, 0
+    if told and waiting:
+        yield pd.concat(waiting), told, num_others
 
 
 @final

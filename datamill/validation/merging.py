@@ -45,11 +45,16 @@ class Merged:
         self._rows: list[NDArray[np.int64]] = []
         self._values: list[Any] = []
 
-    def add(self, result: Result) -> None:
-        """Take in the result for the next rows, which are numbered by their place among all."""
+    def add(self, result: Result, *, num_others: int = 0) -> None:
+        """Take in the result for the next rows, which are numbered by their place among all.
+
+        Args:
+            result: What Great Expectations says of these rows.
+            num_others: Rows between or after them for which the expectation is known to hold (count).
+        """
         found = result.result
         self._first = self._first or result
-        self._num_rows += found["element_count"]
+        self._num_rows += found["element_count"] + num_others
         self._num_missing += found.get("missing_count", 0)
         self._num_unexpected += found["unexpected_count"]
         self._rows.append(np.asarray(found.get("unexpected_index_list") or [], np.int64))

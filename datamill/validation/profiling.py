@@ -30,6 +30,7 @@ class ColumnProfile:
         bounds: Smallest and largest finite number; ``None`` where there is none, and for strings.
         quartiles: Lower and upper quartile of the finite numbers; likewise.
         usual: Most frequent number, the smallest of several, and how often it occurs; likewise.
+        has_infinite: Whether there are infinite numbers.
     """
 
     type: str
@@ -38,6 +39,7 @@ class ColumnProfile:
     bounds: tuple[Any, Any] | None = None
     quartiles: tuple[float, float] | None = None
     usual: tuple[Any, int] | None = None
+    has_infinite: bool = False
 
     @property
     def is_number(self) -> bool:
@@ -130,7 +132,12 @@ class _Column:
             wanted.pass_by(block)
             counts.pass_by(block)
         self._values.remove()
-        facts: dict[str, Any] = {"type": self._type, "nulls": self._nulls, "distinct": counts.distinct}
+        facts: dict[str, Any] = {
+            "type": self._type,
+            "nulls": self._nulls,
+            "distinct": counts.distinct,
+            "has_infinite": self._num_low + self._num_high > 0,
+        }
         if self._type == STRING or low >= high:
             return ColumnProfile(**facts)
         first, last, *around = wanted.found
@@ -171,7 +178,8 @@ class _Counts:
         self._last_count = 0
 
     def pass_by(self, block: NDArray[Any]) -> None:
-        values, counts = np.unique(block, return_counts=True)
+        starts = np.flatnonzero(np.append(True, block[1:] != block[:-1]))
+        values, counts = block[starts], np.diff(starts, append=len(block))
         is_same = self.distinct > 0 and bool(values[0] == self._last)
         counts[0] += self._last_count if is_same else 0
         self.distinct += len(values) - is_same

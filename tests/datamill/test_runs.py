@@ -41,27 +41,40 @@ def test_a_file_that_a_killed_run_left_is_overwritten(tmp_path: Path) -> None:
     assert np.concatenate(list(again.merged())).tolist() == [1, 2]
 
 
-@given(st.lists(st.lists(st.integers(0, 6), max_size=30), max_size=8), st.integers(1, 5))
-def test_equal_keys_keep_the_order_in_which_they_came(groups: list[list[int]], held: int) -> None:
+@given(st.lists(st.lists(st.integers(0, 6), max_size=30), max_size=8), st.integers(1, 5), st.integers(1, 40))
+def test_equal_keys_keep_the_order_in_which_they_came(groups: list[list[int]], held: int, run: int) -> None:
     import tempfile
 
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
         patch.setattr(runs, "HELD_ROWS", held)
         patch.setattr(runs, "LEAST_ROWS", 1)
+        patch.setattr(runs, "RUN_BYTES", run * PAIR.itemsize)
         sorted_runs = SortedRuns(Path(folder) / "runs", PAIR, key="key")
         for group in groups:
             sorted_runs.add(pairs(group, start=len(sorted_runs)))
         flat = [key for group in groups for key in group]
         expected = sorted(range(len(flat)), key=lambda place: flat[place])
         assert all_of(sorted_runs)["place"].tolist() == expected
+        assert all_of(sorted_runs)["place"].tolist() == expected  # and again, from the merged file
 
 
 def test_a_flood_of_equal_keys_comes_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runs, "HELD_ROWS", 100)
     monkeypatch.setattr(runs, "RUN_ROWS", 250)
+    monkeypatch.setattr(runs, "RUN_BYTES", 250 * PAIR.itemsize)
     sorted_runs = SortedRuns(tmp_path / "runs", PAIR, key="key")
     for start in range(0, 1000, 250):
         sorted_runs.add(pairs([5] * 250, start=start))
     pieces = list(sorted_runs.merged())
     assert max(map(len, pieces)) <= 250
     assert np.concatenate(pieces)["place"].tolist() == list(range(1000))
+
+
+def test_records_may_be_added_after_others_were_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "RUN_BYTES", 2 * 8)
+    numbers = SortedRuns(tmp_path / "numbers", np.int64)
+    numbers.add(np.array([5, 1, 4]))
+    assert np.concatenate(list(numbers.merged())).tolist() == [1, 4, 5]
+    numbers.add(np.array([3]))
+    assert np.concatenate(list(numbers.merged())).tolist() == [1, 3, 4, 5]
+    assert len(numbers) == 4

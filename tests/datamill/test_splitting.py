@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from datamill import runs
+from datamill import runs, splitting
 from datamill.errors import DataError
+from datamill.recall import State
 from datamill.samples import content_hash
 from datamill.splitting import TRAITS, Roll, Rule, Strategy, Traits, assign, deal, draw, observe, require_all
 
@@ -58,10 +59,16 @@ def hashed(name: object) -> str:
     return content_hash(str(name).encode())
 
 
-def placed(traits: Traits, *, rule: Rule, at_once: int = 7) -> tuple[NDArray[np.int8], NDArray[np.int8]]:
+def placed(
+    traits: Traits, *, rule: Rule, at_once: int = 7, state: Path | None = None
+) -> tuple[NDArray[np.int8], NDArray[np.int8]]:
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr("datamill.splitting.RUN_ROWS", at_once)
-        some = list(assign(roll_of(traits, folder=Path(folder)), classes=CLASSES, rule=rule))
+        patch.setattr("datamill.runs.RUN_ROWS", at_once)
+        patch.setattr("datamill.runs.RUN_BYTES", 28 * at_once)
+        roll = roll_of(traits, folder=Path(folder))
+        kept = State(state or Path(folder) / "state", made_with=str(rule))
+        some = list(assign(roll, classes=CLASSES, rule=rule, state=kept))
     nothing = np.empty(0, np.int8)
     return (
         np.concatenate([nothing, *(one.splits for one in some)]),
@@ -228,7 +235,7 @@ def test_ties_of_two_kinds_chain() -> None:
 
 
 @settings(max_examples=50, deadline=None)
-@given(keys=st.lists(st.tuples(*[st.integers(0, 6)] * 3), min_size=1, max_size=30))
+@given(keys=st.lists(st.tuples(st.integers(1, 9), st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=30))
 def test_units_are_the_samples_that_ties_connect(keys: list[tuple[int, int, int]]) -> None:
     unit = list(range(len(keys)))
     for _ in keys:
@@ -238,7 +245,42 @@ def test_units_are_the_samples_that_ties_connect(keys: list[tuple[int, int, int]
                     unit[row] = min(unit[row], unit[other])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runs, "RUN_ROWS", 4)
+        patch.setattr(runs, "RUN_BYTES", 100)
         assert units_of(*(list(kind) for kind in zip(*keys, strict=True))) == unit
+
+
+@pytest.mark.parametrize("strategy", [*STABLE, "stratified_exact"])
+@settings(max_examples=30, deadline=None)
+@given(histories=st.lists(SAMPLES, min_size=2, max_size=3))
+def test_a_run_after_others_gives_what_the_first_run_would(strategy: Strategy, histories: list[list[Sample]]) -> None:
+    rule = rule_of(strategy)
+    with tempfile.TemporaryDirectory() as folder:
+        for samples in histories:
+            traits = traits_of([ANCHOR, *samples], rule=rule)
+            after_others, first = placed(traits, rule=rule, state=Path(folder) / "kept"), placed(traits, rule=rule)
+            assert [one.tolist() for one in after_others] == [one.tolist() for one in first]
+
+
+def test_a_content_is_drawn_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    own = splitting.draw
+    monkeypatch.setattr(splitting, "draw", lambda keys, *, seed: asked.append(len(keys)) or own(keys, seed=seed))
+    samples: list[Sample] = [(str(row), "abc"[row % 3], None) for row in range(30)]
+    rule = rule_of("stratified")
+    placed(traits_of(samples[:-2], rule=rule), rule=rule, state=tmp_path / "kept", at_once=100)
+    placed(traits_of(samples[5:], rule=rule), rule=rule, state=tmp_path / "kept", at_once=100)
+    assert asked == [28, 28, 2, 2]
+
+
+def test_a_damaged_state_is_not_believed(tmp_path: Path) -> None:
+    samples: list[Sample] = [(str(row), "abc"[row % 3], None) for row in range(30)]
+    rule = rule_of("hash")
+    traits = traits_of(samples, rule=rule)
+    whole = placed(traits, rule=rule, state=tmp_path / "kept")
+    content = bytearray((tmp_path / "kept" / "drawn").read_bytes())
+    content[20::22] = bytes([2] * len(content[20::22]))  # every position
+    (tmp_path / "kept" / "drawn").write_bytes(content)
+    assert placed(traits, rule=rule, state=tmp_path / "kept")[0].tolist() == whole[0].tolist()
 
 
 def test_seeds_give_different_splits() -> None:

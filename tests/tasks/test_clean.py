@@ -1,4 +1,5 @@
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -123,6 +124,28 @@ def test_copies_of_a_constant_image_are_constant_too(tmp_path: Path, policy: str
     rows, metrics = run(tmp_path, *built, clean_params(constant=policy, exact=exact, near={"policy": "off"}))
     assert [(row["fate"], row["reason"]) for row in rows] == [(fate, "constant"), (fate, "constant"), ("kept", "")]
     assert metrics["rules"] == {"constant": 2}
+
+
+@pytest.mark.parametrize("policy", ["drop", "group"])
+def test_a_run_after_others_gives_what_the_first_run_would(tmp_path: Path, policy: str) -> None:
+    """Images come, go, move, and are copied; the state is that of the run before."""
+    near = [noisy(seed) for seed in range(12)]
+    for row in range(0, 12, 2):
+        near[row + 1] = near[row].copy()
+        near[row + 1][3, row] ^= 1
+    params = clean_params(near={"policy": policy})
+    histories = ([0, 1, 2, 4, 5, 6], [0, 2, 3, 4, 5, 7, 6], [8, 0, 2, 2, 3, 5, 4, 9], list(range(12)))
+    for number, chosen in enumerate(histories):
+        built = pictures([near[row] for row in chosen], labels=["0"] * len(chosen))
+        fresh = run(tmp_path / f"fresh-{number}", *built, params)
+        follower = tmp_path / f"follower-{number}"
+        if number:
+            shutil.copytree(tmp_path / f"follower-{number - 1}" / "state", follower / "state")
+        assert run(follower, *built, params) == fresh
+        assert {row["reason"] for row in fresh[0]} >= {"near_duplicate"}
+        outcome = [(one / "out" / "ledger.parquet").read_bytes() for one in (tmp_path / f"fresh-{number}", follower)]
+        assert outcome[0] == outcome[1]
+        assert (follower / "state" / "near" / "seal.json").exists()
 
 
 def test_rows_that_agree_to_four_digits_are_near_duplicates(tmp_path: Path) -> None:

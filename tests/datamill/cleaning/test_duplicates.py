@@ -14,6 +14,7 @@ from datamill.cleaning.observing import CONTENT
 from datamill.cleaning.policies import ExactPolicy
 from datamill.fates import Fates
 from datamill.hashes import halves
+from datamill.links import Links
 from datamill.runs import SortedRuns
 from datamill.samples import content_hash
 from tests.datamill.cleaning.ids import IDS, Ids
@@ -26,10 +27,11 @@ def hashes(contents: str | list[str]) -> np.ndarray:
 
 
 def copies_of(contents: np.ndarray, labels: np.ndarray, *, at_once: int = 4) -> Copies:
-    records = np.empty(len(contents), CONTENT)
+    records = np.zeros(len(contents), CONTENT)
     records["first"], records["second"] = contents.T
     records["row"], records["label"] = np.arange(len(contents)), labels
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("datamill.runs.RUN_BYTES", at_once * CONTENT.itemsize)
         runs = SortedRuns(Path(folder) / "contents", CONTENT, key="first")
         for start in range(0, len(records), at_once):
             runs.add(records[start : start + at_once])
@@ -87,7 +89,7 @@ def test_only_the_first_of_each_surviving_content_is_compared() -> None:
 
 def test_a_leak_group_joins_near_duplicates_and_exact_copies() -> None:
     copies = copies_of(hashes("abac"), np.zeros(4, np.int32))
-    assert leak_groups(np.array([[0, 1]]), copies=copies).pairs().tolist() == [[0, 1], [0, 2]]
+    assert leak_groups(Links(np.array([1]), np.array([0])), copies=copies).pairs().tolist() == [[0, 1], [0, 2]]
 
 
 @settings(max_examples=40, deadline=None)

@@ -45,7 +45,7 @@ def test_the_profile_says_types_ranges_holes_and_classes() -> None:
 
 def test_a_column_without_a_finite_value_has_no_range() -> None:
     found = profile(pd.DataFrame({"x": [np.inf, np.nan], "label": ["0", "1"]}))
-    assert found.columns["x"] == ColumnProfile(type="float64", nulls=1, distinct=1)
+    assert found.columns["x"] == ColumnProfile(type="float64", nulls=1, distinct=1, has_infinite=True)
     assert found.as_json()["columns"]["x"] == {"type": "float64", "nulls": 1, "distinct": 1}
 
 
@@ -60,6 +60,7 @@ def test_blocks_give_what_numpy_says_of_the_whole(numbers: list[float], rows: in
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runs, "HELD_ROWS", 5)
         patch.setattr(runs, "LEAST_ROWS", 1)
+        patch.setattr(runs, "RUN_BYTES", 8 * rows)
         found = profile(pd.DataFrame({"x": numbers, "label": ["a"] * len(numbers)}), rows=rows).columns["x"]
     values = pd.Series(numbers)
     finite = values[np.isfinite(values)]
