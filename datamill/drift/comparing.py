@@ -72,6 +72,14 @@ def comparisons(
     yield from pair.joint()
     yield from pair.embeddings()
     yield from pair.predictions()
+    yield from label_comparisons(reference, window, params=params, backend=backend)
+
+
+def label_comparisons(
+    reference: Observations, window: Observations, *, params: DriftParams, backend: Backend
+) -> Iterator[Comparison]:
+    """Those that need labels."""
+    pair = _Pair(reference, window, params, backend)
     yield from pair.labels()
     yield from pair.concept()
 

@@ -31,16 +31,22 @@ def check(reference: Observations, window: Observations, *, num_examples: int) -
             if kind_of(before) == kind_of(after):
                 yield from _column(name, before, after, ids=window.sample_ids, num_examples=num_examples)
     yield from _answers(reference, window, num_examples=num_examples)
-    if window.labels is not None and len(window.classes):
-        seen = np.zeros(0, bool) if reference.labels is None else reference.labels == UNKNOWN_CLASS
-        yield _unseen(
-            "unknown_class",
-            "",
-            window.labels == UNKNOWN_CLASS,
-            num_reference=len(reference),
-            num_allowed=int(seen.sum()),
-            examples=_ids(window.sample_ids, window.labels == UNKNOWN_CLASS, num_examples),
-        )
+    yield from unknown_classes(reference, window, num_examples=num_examples)
+
+
+def unknown_classes(reference: Observations, window: Observations, *, num_examples: int) -> Iterator[Outcome]:
+    """Whether more labels are none of the classes than the reference leads to expect; nothing without labels."""
+    if window.labels is None or not len(window.classes):
+        return
+    seen = np.zeros(0, bool) if reference.labels is None else reference.labels == UNKNOWN_CLASS
+    yield _unseen(
+        "unknown_class",
+        "",
+        window.labels == UNKNOWN_CLASS,
+        num_reference=len(reference),
+        num_allowed=int(seen.sum()),
+        examples=_ids(window.sample_ids, window.labels == UNKNOWN_CLASS, num_examples),
+    )
 
 
 def schema(reference: Observations, window: Observations) -> Iterator[Outcome]:

@@ -1,6 +1,6 @@
 """Small charts as inline SVG, whose colours follow the page: reference in grey, the window in colour."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,11 +66,20 @@ def bars(names: Sequence[str], *, reference: NDArray[np.float64], window: NDArra
     return _svg(marks, label="shares in reference and window", height=8 + row * max(1, len(order)))
 
 
-def trend(points: Sequence[Point], *, reference: float | None = None) -> Markup:
-    """A value over the windows, with its interval as a band; marked windows as filled dots."""
+def trend(
+    points: Sequence[Point], *, reference: float | None = None, true: Mapping[int, float] | None = None
+) -> Markup:
+    """A value over the windows, with its interval as a band; marked windows as filled dots.
+
+    Args:
+        points: Windows, oldest first.
+        reference: A level to compare with.
+        true: Values by number of a window that hold where the points are estimates; drawn as squares.
+    """
     width, height = 700, 150
+    true = true or {}
     ends = [end for point in points for end in (point.value, point.low, point.high) if end is not None]
-    ends += [] if reference is None else [reference]
+    ends += [*true.values(), *([] if reference is None else [reference])]
     low, high = min(ends), max(ends)
     margin = (high - low) * 0.12 or 0.05
     low, high = low - margin, high + margin
@@ -99,6 +108,9 @@ def trend(points: Sequence[Point], *, reference: float | None = None) -> Markup:
     for x, point in zip(xs, points, strict=True):
         style = "dot marked" if point.is_marked else "dot"
         marks.append(f'<circle class="{style}" cx="{x:.1f}" cy="{y(point.value):.1f}" r="3.6"/>')
+        if point.number in true:
+            at = f'x="{x - 3.2:.1f}" y="{y(true[point.number]) - 3.2:.1f}"'
+            marks.append(f'<rect class="true" {at} width="6.4" height="6.4"/>')
     for place in sorted({0, len(points) - 1}):
         anchor = "start" if place == 0 and len(points) > 1 else "end" if place else "middle"
         at = f'x="{xs[place]:.1f}" y="{height - 5}" text-anchor="{anchor}"'

@@ -115,6 +115,13 @@ def as_times(column: pa.ChunkedArray) -> NDArray[np.datetime64]:
     return np.asarray(naive.to_numpy(), "datetime64[us]")
 
 
+def matrix(column: pa.ChunkedArray) -> NDArray[np.float32]:
+    """A column of equally long lists, shape ``(N, D)``."""
+    size = column.type.list_size
+    pieces = [chunk.flatten().to_numpy().reshape(-1, size) for chunk in column.chunks]
+    return np.concatenate([np.empty((0, size), np.float32), *pieces])
+
+
 def _open(
     network: Path, weights: Path, preprocessor: Path, reference: Path, *, name: str, notes: tuple[str, ...]
 ) -> WatchedModel:

@@ -1,9 +1,9 @@
 """What a user says of new data in ``watch.yaml``: where it comes from and what makes a window."""
 
 import codecs
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, field_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, field_validator, model_validator
 
 from datamill.stage import Params
 
@@ -118,6 +118,68 @@ Watched = Annotated[
 ]
 
 
+class LabelTable(Params):
+    """Files of labels, which may be added or grow."""
+
+    kind: Literal["table"]
+    """CSV or Parquet files with a row per label."""
+    path: str = Field(min_length=1)
+    """A file, a folder or a glob (absolute, or relative to the workspace), or any fsspec URL of these."""
+    format: Literal["csv", "parquet"]
+    """How the files are written; CSV may be gzipped and starts with a row of column names."""
+    delimiter: str = Field(min_length=1, max_length=1)
+    """What separates the cells of a CSV row; Parquet ignores it."""
+    encoding: str
+    """How a CSV file writes characters: utf-8, latin-1, utf-16, ...; Parquet ignores it."""
+    id: str
+    """Column that says which item: its source or its sample_id, as observations.parquet of a window has them."""
+    target: str
+    """Column of the class; empty cells are labels that are not known yet."""
+    target_kind: Literal["category", "number"]
+    """Whether classes are any text, or numbers (1.0 and 1 are then one class)."""
+
+
+class LabelQuery(Params):
+    """Labels in a database, read on from where the last pass ended."""
+
+    kind: Literal["query"]
+    """A table or a query of any database that SQLAlchemy reaches, with a row per label."""
+    url: str = Field(min_length=1)
+    """SQLAlchemy's address without a password, or the name of the environment variable that holds it, in capitals."""
+    query: str = Field(min_length=1)
+    """A table's name, or a SELECT; it is only read."""
+    cursor: str = Field(min_length=1)
+    """Column that grows with every label (when it was given); reading goes on from its largest value so far."""
+    overlap: NonNegativeFloat
+    """How far behind that value to look again for rows that came late (unit of the column; seconds for a time)."""
+    id: str
+    """Column that says which item: its source or its sample_id, as observations.parquet of a window has them."""
+    target: str
+    """Column of the class; null is a label that is not known yet."""
+    target_kind: Literal["category", "number"]
+    """Whether classes are any text, or numbers (1.0 and 1 are then one class)."""
+
+
+LabelSource = Annotated[
+    WatchedImages | WatchedIdx | WatchedPacked | LabelTable | LabelQuery, Field(discriminator="kind")
+]
+
+
+class LabelParams(Params):
+    """Labels that come after their items were judged."""
+
+    wait_days: NonNegativeFloat
+    """Days after an item was judged in which its label may come, and the model's answer is kept; 0 waits for none."""
+    data: LabelSource | None
+    """Where labels come from by themselves; null where only an item that comes again brings its label."""
+
+    @model_validator(mode="after")
+    def _folders_name_classes(self) -> Self:
+        if isinstance(self.data, WatchedImages) and self.data.labels != "folder":
+            raise ValueError("data.labels is none, and a source of labels needs folder: sub-folders that name classes")
+        return self
+
+
 class SourceParams(Params):
     """Section ``source`` of ``watch.yaml``."""
 
@@ -133,6 +195,8 @@ class SourceParams(Params):
     """Samples of a window kept with inputs and answers, to show and to compare models on (count)."""
     keep_windows: PositiveInt
     """Newest windows whose inputs are kept (count); verdicts and reports stay."""
+    labels: LabelParams
+    """Labels that come after their items were judged."""
     max_pixels: int = Field(gt=0, le=64_000_000)
     """Largest image (pixels); a larger one becomes a reject before it is decoded."""
     max_file_bytes: int = Field(gt=0, le=2**30)

@@ -1,7 +1,7 @@
 """The report of one window: a page that needs nothing from outside, neither script nor picture nor font."""
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from datamill import files
 from datamill.drift.observations import Observations
-from datamill.drift.verdict import Outcome
+from datamill.drift.verdict import Estimate, Outcome
 from datamill.modalities import image
 from datamill.monitoring import charts
 from datamill.monitoring.observing import WatchedModel
@@ -24,6 +24,7 @@ from datamill.monitoring.windows import Window
 
 TEMPLATES = Path(__file__).parent / "templates"
 CARDS = Path(__file__).parent.parent / "reporting" / "templates"  # the style that all pages share
+LABELS_MARK = "<!-- labels -->"  # where the page about a window waits for what labels tell
 MAX_DISTRIBUTIONS, FEWEST_DISTRIBUTIONS = 12, 4
 MAX_EXAMPLES, MAX_REFERENCES = 24, 12
 MAX_CELLS = 7  # columns of example rows
@@ -67,6 +68,7 @@ def write_report(
     model: WatchedModel,
     reference: Observations,
     history: Sequence[Judged],
+    true: Mapping[int, Estimate],
 ) -> None:
     """Write the page about a judged window.
 
@@ -77,7 +79,62 @@ def write_report(
         model: Who saw it.
         reference: What it was compared with.
         history: Earlier windows, oldest first.
+        true: Performance that labels have shown, by number of the window.
     """
+    seen = window.observations
+    moved = sorted((one for one in judged.verdict.outcomes if one.is_drift), key=_weight)
+    columns = _columns(moved, features=seen.features)
+    page = (
+        _environment()
+        .get_template("window.html.j2")
+        .render(
+            judged=judged,
+            verdict=judged.verdict,
+            moved=moved,
+            status=_status(judged),
+            performance=_performance(judged),
+            distributions=_distributions(judged, reference=reference, window=seen),
+            answers=_answers(reference=reference, window=seen),
+            examples=_examples(moved, window=window, columns=columns),
+            columns=columns if model.dataset.modality == "tabular" else (),
+            references=_references(model),
+            trends=_trends([*history, judged], true=true),
+            rejects=window.rejects[:MAX_EXAMPLES],
+            outcomes=sorted(judged.verdict.outcomes, key=_weight),
+        )
+    )
+    with files.atomic_write(path) as partial:
+        partial.write_text(page, encoding="utf-8")
+
+
+def add_labels(path: Path, labels: Judged, *, judged: Judged) -> None:
+    """Put what labels told later into the page about a window; a page that says it already stays as it is.
+
+    Args:
+        path: The page.
+        labels: What the labels told.
+        judged: What was found about the window before.
+    """
+    page = path.read_text(encoding="utf-8")
+    if LABELS_MARK not in page:
+        return
+    section = (
+        _environment()
+        .get_template("labels.html.j2")
+        .render(
+            judged=labels,
+            verdict=labels.verdict,
+            one=labels.verdict.performance,
+            before=judged.verdict.performance,
+            performance=_performance(labels),
+            moved=sorted((one for one in labels.verdict.outcomes if one.is_drift), key=_weight),
+        )
+    )
+    with files.atomic_write(path) as partial:
+        partial.write_text(page.replace(LABELS_MARK, section, 1), encoding="utf-8")
+
+
+def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader([TEMPLATES, CARDS]),
         autoescape=True,
@@ -85,27 +142,8 @@ def write_report(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"effect": _effect, "p": _p_value, "kind": KINDS.__getitem__}
-    seen = window.observations
-    moved = sorted((one for one in judged.verdict.outcomes if one.is_drift), key=_weight)
-    columns = _columns(moved, features=seen.features)
-    page = environment.get_template("window.html.j2").render(
-        judged=judged,
-        verdict=judged.verdict,
-        moved=moved,
-        status=_status(judged),
-        performance=_performance(judged),
-        distributions=_distributions(judged, reference=reference, window=seen),
-        answers=_answers(reference=reference, window=seen),
-        examples=_examples(moved, window=window, columns=columns),
-        columns=columns if model.dataset.modality == "tabular" else (),
-        references=_references(model),
-        trends=_trends([*history, judged]),
-        rejects=window.rejects[:MAX_EXAMPLES],
-        outcomes=sorted(judged.verdict.outcomes, key=_weight),
-    )
-    with files.atomic_write(path) as partial:
-        partial.write_text(page, encoding="utf-8")
+    environment.filters |= {"effect": _effect, "p": _p_value, "kind": KINDS.__getitem__, "value": _value, "told": told}
+    return environment
 
 
 def _status(judged: Judged) -> tuple[str, str, str]:
@@ -226,7 +264,7 @@ def _references(model: WatchedModel) -> list[Example]:
     return [Example(classes[labels[row]], "", picture=_data_uri(test.inputs[row])) for row in rows.tolist()]
 
 
-def _trends(windows: Sequence[Judged]) -> list[Chart]:
+def _trends(windows: Sequence[Judged], *, true: Mapping[int, Estimate]) -> list[Chart]:
     """How performance, drift and volume went over the last windows."""
     found = []
     judged = [(one, one.verdict.performance) for one in windows if one.verdict.performance is not None]
@@ -238,8 +276,10 @@ def _trends(windows: Sequence[Judged]) -> list[Chart]:
         ]
         last = judged[-1][1]
         assert last is not None
-        svg = charts.trend(points, reference=last.reference)
-        found.append(Chart(last.metric, "with its interval; the dashed line is the reference", svg))
+        values = {number: one.estimated for number, one in true.items()}
+        svg = charts.trend(points, reference=last.reference, true=values)
+        note = "with its interval; the dashed line is the reference" + (", squares are measured" if values else "")
+        found.append(Chart(last.metric, note, svg))
     counts = [charts.Point(one.number, _num_moved(one), is_marked=one.verdict.is_drift) for one in windows]
     found.append(Chart("differences found", "tests and checks by window", charts.trend(counts)))
     volumes = [charts.Point(one.number, float(one.verdict.num_samples)) for one in windows]
@@ -261,6 +301,15 @@ def _weight(outcome: Outcome) -> tuple[Any, ...]:
     """Sorts what matters most first."""
     p_value = 1.0 if outcome.p_value is None else outcome.p_value
     return not outcome.is_drift, list(KINDS).index(outcome.kind), p_value, -abs(np.nan_to_num(outcome.effect))
+
+
+def _value(one: Estimate) -> str:
+    return told(one.estimated, one)
+
+
+def told(value: float, one: Estimate) -> str:
+    """A value of an estimate in its unit: a share in per cent, a loss as it is."""
+    return f"{value:.1%}" if one.metric == "accuracy" else f"{value:.4g}"
 
 
 def _effect(outcome: Outcome) -> str:

@@ -1,15 +1,16 @@
 """One pass of the watch: what is new is read, judged, written and told to MLflow; each item once, whatever happens.
 
-A window becomes final in one transaction of the cursor. Its folder is complete before that and gets its name after it,
-so a kill leaves a window that never was, or one that the next pass finishes.
+Labels that come later are read first, then new items; last, windows with labels enough are judged by them. A window
+becomes final in one transaction of the cursor. Its folder is complete before that and gets its name after it, so a kill
+leaves a window that never was, or one that the next pass finishes.
 """
 
 import contextlib
 import math
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,25 +20,30 @@ from filelock import FileLock
 from scipy import stats
 
 from datamill import files, ledger, parts
-from datamill.drift import judge
+from datamill.drift import judge, judge_labels
 from datamill.drift.control import Control
 from datamill.drift.params import DriftParams
-from datamill.drift.verdict import Outcome
+from datamill.drift.verdict import Estimate, Outcome
 from datamill.errors import DataError
+from datamill.monitoring.answers import ANSWERS, forget_answers, read_labelled, write_answers
 from datamill.monitoring.config import WatchParams, load_watch
-from datamill.monitoring.cursor import Cursor, WindowRecord
-from datamill.monitoring.feeds import open_feed
+from datamill.monitoring.cursor import Cursor, Labelled, WindowRecord
+from datamill.monitoring.feeds import open_feed, open_labels
+from datamill.monitoring.labelling import News, Redelivery, fill_windows, take_labels
 from datamill.monitoring.observing import WatchedModel, open_model, reference_observations
 from datamill.monitoring.params import SourceParams, WatchedQuery
-from datamill.monitoring.reference import write_reference
-from datamill.monitoring.report import write_report
+from datamill.monitoring.reference import UNKNOWN_LABEL, write_reference
+from datamill.monitoring.report import add_labels, write_report
 from datamill.monitoring.verdicts import (
+    LABELS,
     OBSERVATIONS,
     REJECTS,
     REPORT,
     SAMPLE,
+    VERDICT,
     WINDOWS,
     Judged,
+    measured,
     read_verdict,
     recent,
     window_folder,
@@ -61,11 +67,15 @@ class Pass:
         judged: The window; ``None`` where there was nothing new.
         num_waiting: Files that wait for the next window.
         notes: What people should know although no window was judged.
+        labels: What came of labels.
+        labelled: Earlier windows that had enough labels now, judged by them.
     """
 
     judged: Judged | None
     num_waiting: int
     notes: tuple[str, ...] = ()
+    labels: News = field(default_factory=News)
+    labelled: tuple[Judged, ...] = ()
 
 
 def watch_once(root: Path, *, now: datetime, settings: Settings | None = None, source: str | None = None) -> Pass:
@@ -91,13 +101,20 @@ def watch_once(root: Path, *, now: datetime, settings: Settings | None = None, s
     with _held(root) as cursor, contextlib.chdir(root):
         _finish(root, cursor)
         model = open_model(root)
+        news = _take_labels(root, model=model, cursor=cursor, params=params, now=now)
         feed = open_feed(params, cursor=cursor, dataset=model.dataset, preprocessor=model.preprocessor, now=now)
-        number = cursor.next_number()
-        device = resolve_device(settings.device)
-        scratch = root / WATCH / SCRATCH
         window = read_window(
-            feed, model=model, cursor=cursor, params=params, scratch=scratch, seed=number, device=device
+            feed,
+            model=model,
+            cursor=cursor,
+            params=params,
+            redelivery=Redelivery(root, cursor=cursor, params=params),
+            scratch=root / WATCH / SCRATCH,
+            seed=cursor.next_number(),
+            device=resolve_device(settings.device),
         )
+        again, labelled, _ = fill_windows(root, window.relabelled, cursor=cursor)  # before the cursor forgets them
+        window = replace(window, advance=replace(window.advance, labelled=labelled))
         if window.is_empty:
             cursor.note(window.advance, now=now)
             judged = None
@@ -106,32 +123,46 @@ def watch_once(root: Path, *, now: datetime, settings: Settings | None = None, s
         present = feed.keys()
         if present is not None and not window.has_more:
             cursor.forget_absent(feed.origin, present=present)
-        files.remove(scratch)
+        files.remove(root / WATCH / SCRATCH)
+        late = tuple(_judge_labels(root, model=model, cursor=cursor, watch=watch, now=now))
+        for name in cursor.forget_labels(before=now - timedelta(days=params.labels.wait_days)):
+            forget_answers(window_folder(root, name))
     if judged is not None:
         _prune(root, keep=params.keep_windows)
-    return Pass(judged, len(window.advance.waiting), model.notes)
+    return Pass(judged, len(window.advance.waiting), model.notes, news + again, late)
 
 
 def untold(root: Path) -> list[Judged]:
-    """Judged windows whose verdict nobody was told yet, oldest first; those whose folder was deleted are let go."""
+    """Verdicts that nobody was told yet, oldest first, those about labels last; where a folder is gone it is let go."""
     root = root.resolve()
     if not (root / WATCH / CURSOR).exists():
         return []
     found = []
     with _held(root) as cursor:
         _finish(root, cursor)
-        for record in cursor.unfinished():
-            try:
-                found.append(read_verdict(window_folder(root, record.name)))
-            except DataError:
-                cursor.mark_told(record.number)
+        for records, name, mark in (
+            (cursor.unfinished(), VERDICT, cursor.mark_told),
+            (cursor.unfinished_labels(), LABELS, cursor.mark_labels_told),
+        ):
+            for record in records:
+                try:
+                    found.append(read_verdict(window_folder(root, record.name), name=name))
+                except DataError:
+                    mark(record.number)
     return found
 
 
 def mark_told(root: Path, judged: Judged) -> None:
-    """Remember that a window's verdict was announced."""
+    """Remember that a verdict was announced."""
     with _held(root.resolve()) as cursor:
-        cursor.mark_told(judged.number)
+        (cursor.mark_told if judged.about == "items" else cursor.mark_labels_told)(judged.number)
+
+
+def is_current(root: Path, judged: Judged) -> bool:
+    """Whether a verdict is about the model that was watched last: of one that was replaced, nobody is alerted."""
+    with _held(root.resolve()) as cursor:
+        latest = cursor.latest()
+    return latest is None or latest.model == judged.model
 
 
 def track(root: Path, judged: Judged, *, settings: Settings | None = None) -> str | None:
@@ -143,21 +174,30 @@ def track(root: Path, judged: Judged, *, settings: Settings | None = None) -> st
 
 
 def window_metrics(judged: Judged) -> dict[str, float]:
-    """The numbers of a window by name, finite ones only: one effect per test, performance, counts."""
+    """The numbers of a window by name, finite ones only: one effect per test, performance, counts.
+
+    Those of labels that came later stand beside: ``labels`` is their number, ``performance.<metric>.measured`` what is
+    true where ``.estimated`` was told.
+    """
     verdict = judged.verdict
-    found: dict[str, float] = {
-        "samples": verdict.num_samples,
-        "rejects": judged.num_rejects,
-        "is_drift": float(verdict.is_drift),
-        "is_at_risk": float(verdict.is_at_risk),
-        "drifted": sum(outcome.is_drift for outcome in verdict.outcomes),
-    }
+    found: dict[str, float] = {"labels": verdict.num_samples}
+    if judged.about == "items":
+        found = {
+            "samples": verdict.num_samples,
+            "rejects": judged.num_rejects,
+            "is_drift": float(verdict.is_drift),
+            "is_at_risk": float(verdict.is_at_risk),
+            "drifted": sum(outcome.is_drift for outcome in verdict.outcomes),
+        }
     for outcome in verdict.outcomes:
         name = ".".join(filter(None, [outcome.kind, outcome.detector, outcome.subject, outcome.effect_name]))
         found[name] = outcome.effect
     if verdict.performance is not None:
         one = verdict.performance
-        found |= {f"performance.{one.metric}.{end}": getattr(one, end) for end in ("estimated", "low", "high")}
+        if judged.about == "items":
+            found |= {f"performance.{one.metric}.{end}": getattr(one, end) for end in ("estimated", "low", "high")}
+        if one.is_measured:
+            found[f"performance.{one.metric}.measured"] = one.estimated
     return {name: float(value) for name, value in found.items() if math.isfinite(value)}
 
 
@@ -178,6 +218,69 @@ def _finish(root: Path, cursor: Cursor) -> None:
             if files.partial_path(folder).exists():
                 files.publish(folder)
             cursor.mark_published(record.number)
+    for record in cursor.unfinished_labels():
+        if not record.is_published:
+            _publish_labels(window_folder(root, record.name))
+            cursor.mark_labels_published(record.number)
+
+
+def _take_labels(root: Path, *, model: WatchedModel, cursor: Cursor, params: SourceParams, now: datetime) -> News:
+    """Labels that come by themselves, written to their items; a source that fails delays no verdict and is told."""
+    labels = params.labels
+    if labels.data is None or labels.wait_days == 0:
+        return News()
+    try:
+        feed = open_labels(labels.data, params=params, cursor=cursor, dataset=model.dataset, now=now)
+        news, advance = take_labels(root, feed, cursor=cursor, most=params.max_items)
+        cursor.note(advance, now=now)
+        present = feed.keys()
+        if present is not None:
+            cursor.forget_absent(feed.origin, present=present)
+    except DataError as error:
+        return News(notes=(f"no labels: {error}",))
+    return news
+
+
+def _judge_labels(
+    root: Path, *, model: WatchedModel, cursor: Cursor, watch: WatchParams, now: datetime
+) -> Iterator[Judged]:
+    """Judge the model's windows by their labels that have enough; each once."""
+    params = watch.of(DriftParams)
+    contradicting = {one.number: one.num_contradicting for one in cursor.labelled()}
+    reference = reference_observations(model.reference)
+    for record in cursor.due(model.name, min_labels=params.min_labels):
+        folder = window_folder(root, record.name)
+        if not (folder / ANSWERS).exists() or not (folder / VERDICT).exists():
+            continue  # deleted by hand
+        before = read_verdict(folder)
+        labelled = read_labelled(folder, classes=model.dataset.classes)
+        control = Control.model_validate(cursor.control() or {})
+        verdict, control = judge_labels(reference, labelled, params=params, control=control, now=now)
+        if contradicting[record.number]:
+            note = f"{contradicting[record.number]} labels contradicted the first one of their item, which holds"
+            verdict = replace(verdict, notes=(*verdict.notes, note))
+        judged = Judged(
+            window=record.name,
+            number=record.number,
+            judged_at=now,
+            model=model.name,
+            source=before.source,
+            verdict=verdict,
+            about="labels",
+        )
+        write_verdict(files.partial_path(folder / LABELS), judged)
+        cursor.commit_labels(record.number, judged_at=now, control=control.model_dump(mode="json"))
+        _publish_labels(folder)
+        cursor.mark_labels_published(record.number)
+        yield judged
+
+
+def _publish_labels(folder: Path) -> None:
+    """Give the verdict about a window's labels its name, and the page about the window its section."""
+    if files.partial_path(folder / LABELS).exists():
+        files.publish(folder / LABELS)
+    if (folder / LABELS).exists() and (folder / REPORT).exists():
+        add_labels(folder / REPORT, read_verdict(folder, name=LABELS), judged=read_verdict(folder))
 
 
 def _judge(
@@ -216,21 +319,49 @@ def _judge(
     folder = window_folder(root, judged.window)
     partial = files.partial_path(folder)
     files.remove(partial)
-    _write(partial, judged, window=window, model=model, reference=reference, history=recent(root, count=TREND_WINDOWS))
+    history = recent(root, count=TREND_WINDOWS)
+    true = measured(root, [*history, judged])
+    _write(partial, judged, window=window, model=model, reference=reference, history=history, true=true)
+    num_labels = (
+        int((window.observations.labels != UNKNOWN_LABEL).sum()) if window.observations.labels is not None else 0
+    )
+    labelled = None
+    if params.labels.wait_days > 0 and window.rows.num_rows:
+        _keep_answers(partial, window)
+        labelled = Labelled(number, window.rows.num_rows, num_labels)
     files.fsync_tree(partial)
     record = WindowRecord(number, judged.window, now, model.name, is_published=False, is_told=False)
-    cursor.commit(window.advance, record=record, control=control.model_dump(mode="json"))
+    cursor.commit(
+        window.advance,
+        record=record,
+        control=control.model_dump(mode="json"),
+        labelled=labelled,
+        is_measured=num_labels >= watch.of(DriftParams).min_labels,
+    )
     files.publish(folder)
     cursor.mark_published(number)
     return judged
 
 
+def _keep_answers(folder: Path, window: Window) -> None:
+    probabilities = window.observations.probabilities
+    assert probabilities is not None
+    write_answers(folder, contents=window.rows["content_hash"], probabilities=probabilities)
+
+
 def _write(
-    folder: Path, judged: Judged, *, window: Window, model: WatchedModel, reference: Any, history: list[Judged]
+    folder: Path,
+    judged: Judged,
+    *,
+    window: Window,
+    model: WatchedModel,
+    reference: Any,
+    history: list[Judged],
+    true: Mapping[int, Estimate],
 ) -> None:
     folder.mkdir(parents=True)
     seen = window.observations
-    write_verdict(folder, judged)
+    write_verdict(folder / VERDICT, judged)
     ledger.write_rejects(folder / REJECTS, window.rejects)
     parts.write_parquet(_predictions(window), folder / OBSERVATIONS)
     if window.kept.inputs is not None:
@@ -258,7 +389,7 @@ def _write(
             preprocessor_sha256=model.reference.description.preprocessor_sha256,
             headline=None,
         )
-    write_report(folder / REPORT, judged, window=window, model=model, reference=reference, history=history)
+    write_report(folder / REPORT, judged, window=window, model=model, reference=reference, history=history, true=true)
 
 
 def _predictions(window: Window) -> pa.Table:
@@ -267,7 +398,7 @@ def _predictions(window: Window) -> pa.Table:
     assert probabilities is not None
     predicted = probabilities.argmax(axis=1) if len(probabilities) else np.empty(0, np.int64)
     classes = pa.array(window.observations.classes, pa.string())
-    table = window.rows.append_column("predicted", classes.take(pa.array(predicted)))
+    table = window.rows.drop_columns(["content_hash"]).append_column("predicted", classes.take(pa.array(predicted)))
     confidence = probabilities.max(axis=1) if len(probabilities) else np.empty(0, np.float32)
     return table.append_column("confidence", pa.array(confidence, pa.float32()))
 

@@ -63,7 +63,7 @@ def test_a_window_keeps_predictions_inputs_verdict_and_report(images: Path) -> N
     look(images)
     folder = images / "reports/windows/000001"
     assert {path.name for path in folder.iterdir()} == {
-        "verdict.json", "report.html", "observations.parquet", "rejects.parquet", "sample",
+        "verdict.json", "report.html", "observations.parquet", "answers.parquet", "rejects.parquet", "sample",
     }  # fmt: skip
     table = pq.read_table(folder / "observations.parquet")
     assert table.column_names == ["sample_id", "source", "label", "time", "predicted", "confidence"]

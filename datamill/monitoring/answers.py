@@ -1,0 +1,127 @@
+"""What a model answered to the items of judged windows, kept until their labels have come.
+
+For as long as labels may come, ``answers.parquet`` lies in a window's folder: ``content_hash`` and ``probabilities`` of
+its samples, in the order of ``observations.parquet``. A label that comes is written into the column ``label`` there,
+once, whole or not at all; the one that came first holds.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from datamill import files, parts
+from datamill.drift.observations import Observations
+from datamill.monitoring.observing import as_labels, as_times, matrix
+from datamill.monitoring.reference import IDENTITY, UNKNOWN_LABEL, Reference, read_reference
+from datamill.monitoring.verdicts import OBSERVATIONS, SAMPLE
+
+ANSWERS = "answers.parquet"
+KEYS = ("source", "sample_id", "content_hash")  # columns by which a label names its item, in this order
+LABELS = pa.schema([pa.field("key", pa.string()), pa.field("label", pa.string())])
+
+
+class Filled(NamedTuple):
+    """What labels did to a window.
+
+    Attributes:
+        num_labels: Samples whose label is known now.
+        num_new: Those that got it just now.
+        num_contradicting: Samples that have another label already.
+        is_found: Which of the labels name a sample of the window, shape ``(L,)``.
+    """
+
+    num_labels: int
+    num_new: int
+    num_contradicting: int
+    is_found: NDArray[np.bool_]
+
+
+def write_answers(folder: Path, *, contents: pa.ChunkedArray, probabilities: NDArray[np.float32]) -> None:
+    """Keep the answers of a window, row by row."""
+    answers = pa.FixedSizeListArray.from_arrays(pa.array(probabilities.ravel()), probabilities.shape[1])
+    parts.write_parquet(pa.table({"content_hash": contents, "probabilities": answers}), folder / ANSWERS)
+
+
+def forget_answers(folder: Path) -> None:
+    """Wait no longer for labels of a window."""
+    files.remove(folder / ANSWERS)
+
+
+def fill(folder: Path, *, labels: pa.Table) -> Filled:
+    """Write labels into a window's observations; those it has already are left as they are.
+
+    Args:
+        folder: The window's.
+        labels: ``key`` and ``label``, each key once. A key is an item's source, its ``sample_id``, or the hash of its
+            content, which several items may share.
+    """
+    rows = read_rows(folder)
+    place = pc.index_in(rows[KEYS[0]], value_set=labels["key"])
+    for name in KEYS[1:]:
+        place = pc.coalesce(place, pc.index_in(rows[name], value_set=labels["key"]))
+    told = labels["label"].combine_chunks().take(place.combine_chunks())
+    is_bare = pc.equal(rows["label"], "")
+    is_new = pc.and_(is_bare, pc.is_valid(told))
+    is_other = pc.fill_null(pc.and_(pc.invert(is_bare), pc.not_equal(rows["label"], told)), False)
+    num_new = _count(is_new)
+    if num_new:
+        table = pq.read_table(folder / OBSERVATIONS)
+        place_of_label = table.column_names.index("label")
+        filled = pc.if_else(is_new, told, rows["label"])
+        parts.write_parquet(
+            table.set_column(place_of_label, table.schema.field("label"), filled), folder / OBSERVATIONS
+        )
+    is_found = np.zeros(labels.num_rows, bool)
+    is_found[np.asarray(pc.drop_null(place).to_numpy(), np.int64)] = True
+    num_labels = len(rows) - _count(is_bare) + num_new
+    return Filled(num_labels, num_new, _count(is_other), is_found)
+
+
+def read_rows(folder: Path) -> pa.Table:
+    """``sample_id``, ``source``, ``label`` and ``content_hash`` of a window's samples."""
+    rows = pq.read_table(folder / OBSERVATIONS, columns=["sample_id", "source", "label"])
+    return rows.append_column("content_hash", pq.read_table(folder / ANSWERS, columns=["content_hash"])[0])
+
+
+def read_labelled(folder: Path, *, classes: tuple[str, ...]) -> Observations:
+    """The samples of a window whose label is known, with the model's answers and without features."""
+    table = pq.read_table(folder / OBSERVATIONS, columns=["sample_id", "label", "time"])
+    table = table.append_column("probabilities", pq.read_table(folder / ANSWERS, columns=["probabilities"])[0])
+    table = table.filter(pc.not_equal(table["label"], ""))
+    return Observations(
+        sample_ids=tuple(table["sample_id"].to_pylist()),
+        features=pa.table({}),
+        classes=classes,
+        probabilities=matrix(table["probabilities"]),
+        labels=as_labels(table["label"], classes=classes),
+        times=as_times(table["time"]),
+    )
+
+
+def read_sample(folder: Path) -> Reference:
+    """The kept samples of a window, with the labels that have come since.
+
+    Raises:
+        DataError: They are damaged.
+    """
+    sample = read_reference(folder / SAMPLE)
+    before = sample.rows["label"].to_numpy()
+    if not (folder / OBSERVATIONS).exists() or (before != UNKNOWN_LABEL).all():
+        return sample
+    observations = pq.read_table(folder / OBSERVATIONS, columns=["sample_id", "label"])
+    place = pc.index_in(sample.rows["sample_id"], value_set=observations["sample_id"])
+    names = pc.fill_null(observations["label"].combine_chunks().take(place.combine_chunks()), "")
+    since = as_labels(pa.chunked_array([names]), classes=sample.description.dataset.classes)
+    labels = pa.array(np.where(before == UNKNOWN_LABEL, since, before))
+    column = sample.rows.column_names.index("label")
+    return replace(sample, rows=sample.rows.set_column(column, IDENTITY.field("label"), labels))
+
+
+def _count(mask: pa.ChunkedArray) -> int:
+    return int(pc.sum(mask).as_py() or 0)
