@@ -71,6 +71,8 @@ PARAMS: dict[str, Any] = {
     "num_permutations": 200,
     "min_labels": 100,
     "margin": 0.03,
+    "loss": "mae",
+    "loss_margin": 0.1,
     "confidence": 0.95,
     "num_examples": 5,
     "seed": 0,

@@ -14,6 +14,8 @@ from datamill.drift.comparing import (
     has_embeddings,
     has_labels,
     has_predictions,
+    has_targets,
+    is_regression,
     judged_answers,
     label_comparisons,
 )
@@ -23,6 +25,7 @@ from datamill.drift.detectors import Setting
 from datamill.drift.estimation import confidences, estimate_accuracy, measure_accuracy
 from datamill.drift.observations import Observations
 from datamill.drift.params import DriftParams
+from datamill.drift.regression import loss_performance
 from datamill.drift.seasons import matched
 from datamill.drift.verdict import Estimate, Outcome, Verdict
 
@@ -122,14 +125,26 @@ def gaps(reference: Observations, window: Observations, *, params: DriftParams) 
         yield f"{len(window)} samples in the window: fewer than {params.min_samples}, so that no test was made"
     if params.detectors.embedding and not has_embeddings(reference, window):
         yield "embeddings are missing on one side, or of another width: not compared"
-    if not has_predictions(reference, window):
-        yield "probabilities are missing on one side, or of other classes: neither compared nor performance estimated"
-    if (params.detectors.label or params.detectors.concept) and not has_labels(reference, window, params=params):
-        yield f"fewer than {params.min_labels} labels, or of other classes: neither labels nor concept compared"
+    if is_regression(reference, window):
+        yield from _regression_gaps(reference, window, params=params)
+    else:
+        yield from _class_gaps(reference, window, params=params)
     for kind, names in params.detectors.model_dump().items():
         for name in names:
             if choose(name, backend=resolve(params.backend)) is None:
                 yield f"detector {name!r} for {kind} is alibi-detect's alone, and that is not installed: left out"
+
+
+def _class_gaps(reference: Observations, window: Observations, *, params: DriftParams) -> Iterator[str]:
+    if not has_predictions(reference, window):
+        yield "probabilities are missing on one side, or of other classes: neither compared nor performance estimated"
+    if (params.detectors.label or params.detectors.concept) and not has_labels(reference, window, params=params):
+        yield f"fewer than {params.min_labels} labels, or of other classes: neither labels nor concept compared"
+
+
+def _regression_gaps(reference: Observations, window: Observations, *, params: DriftParams) -> Iterator[str]:
+    if params.detectors.label and not has_targets(reference, window, params=params):
+        yield f"fewer than {params.min_labels} targets: not compared"
 
 
 def _outcomes(
@@ -146,6 +161,8 @@ def _performance(
     reference: Observations, window: Observations, *, params: DriftParams, level: float
 ) -> Estimate | None:
     """Measured where there are enough labels, else estimated; ``None`` where neither can be."""
+    if is_regression(reference, window):
+        return loss_performance(reference, window, params=params, level=level)
     if not has_predictions(reference, window) or reference.labels is None:
         return None
     before = judged_answers(reference)

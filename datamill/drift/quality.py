@@ -3,6 +3,7 @@
 # Shapes: N samples.
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -99,14 +100,18 @@ def _column(
 
 
 def _answers(reference: Observations, window: Observations, *, num_examples: int) -> Iterator[Outcome]:
-    """Embeddings and probabilities that are no numbers."""
-    for name in ("embeddings", "probabilities"):
+    """Embeddings, probabilities and predictions that are no numbers."""
+    for name in ("embeddings", "probabilities", "predictions"):
         before, after = getattr(reference, name), getattr(window, name)
         if before is not None and after is not None:
-            is_odd = ~np.isfinite(after).all(axis=1)
-            num_odd = int((~np.isfinite(before).all(axis=1)).sum())
+            is_odd = _is_odd(after)
+            num_odd = int(_is_odd(before).sum())
             broken = _more("non_finite", f"({name})", is_odd, count=num_odd, num=len(reference))
             yield _with_examples(broken, _ids(window.sample_ids, is_odd, num_examples))
+
+
+def _is_odd(rows: NDArray[np.floating[Any]]) -> Mask:
+    return np.asarray(~np.isfinite(rows.reshape(len(rows), -1)).all(axis=1))
 
 
 def _beyond(
