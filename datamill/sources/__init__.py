@@ -12,6 +12,7 @@ from datamill.sources.params import (
     IdxSource,
     ImageFolderSource,
     IngestParams,
+    QuerySource,
     Source,
     TableSource,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "IdxSource",
     "ImageFolderSource",
     "IngestParams",
+    "QuerySource",
     "Source",
     "TableSource",
     "fingerprint",
@@ -77,13 +79,17 @@ def read(params: IngestParams, *, context: "Context", journal: "Journal") -> "Re
             context=context,
             journal=journal,
         )
+    if isinstance(source, QuerySource):
+        from datamill.sources import query
+
+        return query.read(source)
     from datamill.sources import table
 
     return table.read(source, journal=journal)
 
 
 def local_paths(params: IngestParams) -> list[str]:
-    """Local files and folders the source consists of, for change detection; empty for bundled and remote ones.
+    """Local files and folders the source consists of, for change detection; empty for others and remote ones.
 
     A glob stands for the folder it searches; one that searches the workspace's root, for the files it finds today.
     """
@@ -94,19 +100,23 @@ def local_paths(params: IngestParams) -> list[str]:
 
 
 def fingerprint(params: IngestParams) -> str:
-    """Hash of the names, sizes and versions of a remote source's files; empty for bundled and local ones.
+    """Hash of the names, sizes and versions of a remote source's files, or of a query's version; empty for others.
 
     Raises:
-        DataError: The store cannot be reached, or holds nothing there.
+        DataError: The store or the database cannot be reached, or holds nothing there.
     """
+    if isinstance(params.source, QuerySource):
+        from datamill.sources import query
+
+        return query.fingerprint(params.source)
     from datamill.sources import stores
 
     return stores.fingerprint(_remote(params)) if is_remote(params) else ""
 
 
 def is_remote(params: IngestParams) -> bool:
-    """Whether any of the source's files lies in a remote store."""
-    return bool(_remote(params))
+    """Whether the source is a query, or any of its files lies in a remote store."""
+    return isinstance(params.source, QuerySource) or bool(_remote(params))
 
 
 def _remote(params: IngestParams) -> list[str]:
@@ -116,6 +126,6 @@ def _remote(params: IngestParams) -> list[str]:
 
 
 def _urls(source: Source) -> tuple[str, ...]:
-    if isinstance(source, BundledSource):
+    if isinstance(source, BundledSource | QuerySource):
         return ()
     return (*source.images, *source.labels) if isinstance(source, IdxSource) else (source.path,)

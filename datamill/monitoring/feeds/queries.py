@@ -47,7 +47,8 @@ class NewRows:
         """Rows, and how far they were read with them, as JSON."""
         place = self._place
         with query.connected(self._url, of=self._of) as connection:
-            for names, rows in query.pieces(connection, statement=self._statement):
+            quote = connection.dialect.identifier_preparer.quote
+            for names, rows in query.pieces(connection, statement=self._statement(quote(self._data.cursor))):
                 if self._data.cursor not in names:
                     raise DataError(f"the query has no column {self._data.cursor!r} to read on by; it has {names}")
                 column = names.index(self._data.cursor)
@@ -55,8 +56,8 @@ class NewRows:
                 if rows:
                     yield Chunk(query.as_columns(names, rows), [f"query:{row[column]}" for row in rows], []), place
 
-    def _statement(self, quote: Any) -> query.Statement:
-        source, column = query.relation(self._data.query), quote(self._data.cursor)
+    def _statement(self, column: str) -> query.Statement:
+        source = query.relation(self._data.query)
         if self._place is None:
             return f"SELECT * FROM {source} ORDER BY {column}", {}  # noqa: S608 - the user's own
         bounded = f"SELECT * FROM {source} WHERE {column} >= :{PLACE} OR {column} IS NULL ORDER BY {column}"  # noqa: S608
