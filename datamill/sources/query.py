@@ -21,6 +21,7 @@ import sqlalchemy
 from sqlalchemy.exc import SQLAlchemyError
 
 from datamill.errors import DataError
+from datamill.redaction import redact
 from datamill.samples import Dataset, Feature, sort_classes
 from datamill.sources.batches import BATCH_ROWS, Reading
 from datamill.sources.chunks import Chunk
@@ -28,7 +29,6 @@ from datamill.sources.columns import Kind, as_label
 from datamill.sources.params import QuerySource
 from datamill.sources.rows import RowReader
 from datamill.sources.table import Column, declared_kind, features_of, require_few_classes
-from datamill.tracking import redact
 
 OF = "ingest.source"
 FILE = "query"  # what stands for the name of a file in keys and places

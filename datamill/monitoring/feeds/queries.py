@@ -13,10 +13,10 @@ from datamill.monitoring.feeds.settling import origin_of
 from datamill.monitoring.feeds.units import Portion, Schema, Unit
 from datamill.monitoring.params import LabelQuery, WatchedQuery
 from datamill.preprocessing import Preprocessor
+from datamill.redaction import redact
 from datamill.samples import Dataset
 from datamill.sources import query
 from datamill.sources.chunks import Chunk
-from datamill.tracking import redact
 
 PLACE = "place"  # the parameter of the statement
 
