@@ -1,7 +1,8 @@
 """Which items were judged, so that each is judged once: a small SQLite database in the workspace's own folder.
 
 An item takes about 25 bytes of disk and none of memory. Files that have not changed since all of their items were
-judged are not opened, and are forgotten when they are gone. A window advances everything in one transaction.
+judged are not opened, and are forgotten when they are gone. A window advances everything in one transaction. Items that
+were not seen for long can be forgotten; one that comes again in time is known for as long again.
 """
 
 import json
@@ -18,7 +19,9 @@ from numpy.typing import NDArray
 
 from datamill.errors import DataError
 
-VERSION = 1
+VERSION = 2
+DAY_S = 86_400
+REFRESH_DAYS = 7  # an item's day is written anew when it is older, so that a table read every hour is not written then
 WINDOW_COLUMNS = "number, name, windows.judged_at, model, windows.is_published, windows.is_told"
 AT_ONCE = 16_384  # values of a query; SQLite takes 32,766
 ID_BYTES = 16
@@ -28,7 +31,7 @@ CREATE TABLE windows (number INTEGER PRIMARY KEY, name TEXT NOT NULL, judged_at 
                       is_published INTEGER NOT NULL, is_told INTEGER NOT NULL);
 CREATE TABLE files (origin TEXT, key TEXT, stamp TEXT NOT NULL, is_done INTEGER NOT NULL, seen_at REAL NOT NULL,
                     PRIMARY KEY (origin, key)) WITHOUT ROWID;
-CREATE TABLE items (id BLOB PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE items (id BLOB PRIMARY KEY, day INTEGER) WITHOUT ROWID;
 """
 LABELS = """
 CREATE TABLE IF NOT EXISTS labelled (number INTEGER PRIMARY KEY, num_samples INTEGER NOT NULL,
@@ -105,6 +108,7 @@ class Cursor:
     def __init__(self, connection: sqlite3.Connection) -> None:
         """Use ``open``."""
         self._connection = connection
+        self._again: list[bytes] = []
 
     @classmethod
     @contextmanager
@@ -201,13 +205,14 @@ class Cursor:
         return found
 
     def is_known(self, ids: NDArray[np.uint8]) -> NDArray[np.bool_]:
-        """Which items were judged or rejected before, for ids of shape ``(N, 16)``."""
+        """Which items were judged or rejected before, for ids of shape ``(N, 16)``; these are seen again herewith."""
         keys = [row.tobytes() for row in ids]
         known: set[bytes] = set()
         for some in _pieces(keys):
             marks = ", ".join("?" * len(some))
             rows = self._connection.execute(f"SELECT id FROM items WHERE id IN ({marks})", some)  # noqa: S608
             known.update(row[0] for row in rows)
+        self._again += known
         return np.array([key in known for key in keys], bool)
 
     def note(self, advance: Advance, *, now: datetime) -> None:
@@ -275,6 +280,27 @@ class Cursor:
             self._connection.execute("DELETE FROM early WHERE seen_at < ?", [before.timestamp()])
         return [one.name for one in old]
 
+    def forget_items(self, *, days: float, now: datetime) -> None:
+        """Forget items that were not seen for so many days; once a day, as all of them are looked at."""
+        day = int(now.timestamp() // DAY_S)
+        latest = self._connection.execute("SELECT value FROM meta WHERE key = 'forgot'").fetchone()
+        if latest is not None and int(latest[0]) == day:
+            return
+        with self._transaction():
+            self._connection.execute("UPDATE items SET day = ? WHERE day IS NULL OR day > ?", [day, day])
+            self._connection.execute("DELETE FROM items WHERE day < ?", [day - days])
+            self._set("forgot", str(day))
+
+    def forget_windows(self, *, keep: int) -> list[str]:
+        """Forget all but the newest windows, and those that somebody waits for; the names of those that are left."""
+        condition = "number IN (SELECT number FROM labelled) OR is_published = 0 OR is_told = 0"
+        with self._transaction():
+            self._connection.execute(
+                f"DELETE FROM windows WHERE number <= (SELECT max(number) FROM windows) - ? AND NOT ({condition})",  # noqa: S608
+                [keep],
+            )
+        return [one.name for one in self._windows("ORDER BY number")]
+
     def mark_published(self, number: int) -> None:
         """Remember that a window's folder is in its place."""
         self._connection.execute("UPDATE windows SET is_published = 1 WHERE number = ?", [number])
@@ -296,9 +322,14 @@ class Cursor:
 
     def _advance(self, advance: Advance, *, now: datetime) -> None:
         ordered = advance.items[np.lexsort(advance.items.T[::-1])] if len(advance.items) else advance.items
+        day = int(now.timestamp() // DAY_S)
         self._connection.executemany(
-            "INSERT OR IGNORE INTO items VALUES (?)", ([row.tobytes()] for row in ordered)
+            "INSERT OR IGNORE INTO items VALUES (?, ?)", ([row.tobytes(), day] for row in ordered)
         )  # in order of the ids: every page is written once
+        self._connection.executemany(
+            "UPDATE items SET day = ? WHERE id = ? AND day < ?", ([day, key, day - REFRESH_DAYS] for key in self._again)
+        )
+        self._again.clear()
         for files, is_done in ((advance.done, 1), (advance.waiting, 0)):
             self._connection.executemany(
                 "INSERT INTO files VALUES (?, ?, ?, ?, ?) ON CONFLICT (origin, key) DO UPDATE SET "
@@ -324,6 +355,11 @@ class Cursor:
                 self._execute(SCHEMA)
                 self._set("version", str(VERSION))
             self._execute(LABELS)
+            if self._one("SELECT value FROM meta WHERE key = 'version'") == "1":
+                self._connection.execute(
+                    "ALTER TABLE items ADD COLUMN day INTEGER"
+                )  # known from when it is first asked
+                self._set("version", str(VERSION))
         version = int(self._one("SELECT value FROM meta WHERE key = 'version'"))
         if version != VERSION:
             raise DataError(f"{path} has version {version}, this datamill reads {VERSION}; use the one that wrote it")

@@ -146,7 +146,11 @@ class SourceParams(Params):
     keep_samples: NonNegativeInt
     """Samples of a window kept with inputs and answers, to show and to compare models on (count)."""
     keep_windows: PositiveInt
-    """Newest windows whose inputs are kept (count); verdicts and reports stay."""
+    """Newest windows whose inputs are kept (count)."""
+    keep_reports: PositiveInt
+    """Newest windows whose folders are kept (count); those not told yet or waiting for labels stay as well."""
+    remember_days: float | None = Field(ge=30)
+    """Days after an item was seen last in which it is known; later it would be new. null: for good, at 25 bytes each."""
     labels: LabelParams
     """Labels that come after their items were judged."""
     max_pixels: int = Field(gt=0, le=64_000_000)

@@ -127,8 +127,7 @@ def watch_once(root: Path, *, now: datetime, settings: Settings | None = None, s
         late = tuple(_judge_labels(root, model=model, cursor=cursor, watch=watch, now=now))
         for name in cursor.forget_labels(before=now - timedelta(days=params.labels.wait_days)):
             forget_answers(window_folder(root, name))
-    if judged is not None:
-        _prune(root, keep=params.keep_windows)
+        _forget(root, cursor=cursor, params=params, now=now)
     return Pass(judged, len(window.advance.waiting), model.notes, news + again, late)
 
 
@@ -454,10 +453,18 @@ def _told(params: SourceParams) -> str:
     return redact(data.query if isinstance(data, WatchedQuery) else data.path)
 
 
-def _prune(root: Path, *, keep: int) -> None:
-    """Delete the kept inputs of all but the newest windows."""
-    for folder in sorted((root / WINDOWS).glob("[0-9]*"))[:-keep]:
+def _forget(root: Path, *, cursor: Cursor, params: SourceParams, now: datetime) -> None:
+    """Delete the kept inputs of all but the newest windows, folders of old ones, and what is known of old items."""
+    folders = sorted((root / WINDOWS).glob("[0-9]*"))
+    for folder in folders[: -params.keep_windows]:
         files.remove(folder / SAMPLE)
+    if len(folders) > params.keep_reports:
+        left = set(cursor.forget_windows(keep=params.keep_reports))
+        for folder in folders[: -params.keep_reports]:
+            if folder.name not in left:
+                files.remove(folder)
+    if params.remember_days is not None:
+        cursor.forget_items(days=params.remember_days, now=now)
 
 
 def utc_now() -> datetime:

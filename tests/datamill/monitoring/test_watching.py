@@ -388,6 +388,28 @@ def test_kept_inputs_of_old_windows_are_deleted_and_their_verdicts_stay(images: 
     assert len(recent(images, count=9)) == 4
 
 
+def test_folders_of_old_windows_are_deleted_once_they_were_told_and_wait_for_no_label(images: Path) -> None:
+    change_watch(images, source__keep_reports=2, source__labels__wait_days=0)
+    for seed in range(1, 6):
+        drop_images(images / "incoming", count=2, seed=seed)
+        found = look(images, minutes=seed)
+        assert found.judged is not None
+        if seed != 2:
+            mark_told(images, found.judged)
+    left = [path.name for path in sorted((images / "reports/windows").iterdir())]
+    assert left == ["000002", "000004", "000005"]
+    assert [judged.window for judged in untold(images)] == ["000002"]
+
+
+def test_an_item_that_is_seen_again_in_time_stays_known(tables: Path) -> None:
+    change_watch(tables, source__remember_days=30)
+    day = 24 * 60
+    for number, count in enumerate((10, 15, 20)):  # the same file, which has grown every three weeks
+        write_csv(tables / "incoming/rows.csv", new_rows(count=20).slice(0, count))
+        look(tables, minutes=number * 21 * day)
+    assert len(sources_of(tables)) == len(set(sources_of(tables))) == 20
+
+
 def test_numbers_of_a_window_go_to_the_tracker_by_name(images: Path) -> None:
     drop_images(images / "incoming", count=30)
     found = look(images)
