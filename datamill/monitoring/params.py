@@ -150,7 +150,7 @@ class SourceParams(Params):
     keep_reports: PositiveInt
     """Newest windows whose folders are kept (count); those not told yet or waiting for labels stay as well."""
     remember_days: float | None = Field(ge=30)
-    """Days after an item was seen last in which it is known; later it would be new. null: for good, at 25 bytes each."""
+    """Days after an item was seen last in which it is known, and not new if it comes again; null: for good."""
     labels: LabelParams
     """Labels that come after their items were judged."""
     max_pixels: int = Field(gt=0, le=64_000_000)
