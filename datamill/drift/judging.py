@@ -87,7 +87,9 @@ def judge_labels(
         (compare(one, setting=setting) for one in compared),
     )
     verdict = _verdict(outcomes, reference, same, window, params=params, level=level, num_kinds=NUM_LABEL_KINDS)
-    verdict = replace(verdict, notes=(unmatched,) if unmatched else ())
+    is_measured = verdict.performance is not None and verdict.performance.is_measured
+    performance = verdict.performance if is_measured else None  # labels are there to measure; some may be no number
+    verdict = replace(verdict, performance=performance, notes=(unmatched,) if unmatched else ())
     return verdict, charged(control, level=level, is_drift=verdict.is_drift)
 
 

@@ -1,8 +1,8 @@
 """What a model answered to the items of judged windows, kept until their labels have come.
 
-For as long as labels may come, ``answers.parquet`` lies in a window's folder: ``content_hash`` and ``probabilities`` of
-its samples, in the order of ``observations.parquet``. A label that comes is written into the column ``label`` there,
-once, whole or not at all; the one that came first holds.
+As long as labels may come, ``answers.parquet`` lies in a window's folder: ``content_hash`` and ``probabilities``, or
+the ``prediction`` of a regression, of its samples in the order of ``observations.parquet``. A label that comes is
+written into the column ``label`` there, once, whole or not at all; the one that came first holds.
 """
 
 from dataclasses import replace
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from datamill import files, parts
 from datamill.drift.observations import Observations
-from datamill.monitoring.observing import as_labels, as_times, matrix
+from datamill.monitoring.observing import as_labels, as_targets, as_times, lists, matrix
 from datamill.monitoring.reference import IDENTITY, UNKNOWN_LABEL, Reference, read_reference
 from datamill.monitoring.verdicts import OBSERVATIONS, SAMPLE
 
@@ -42,10 +42,14 @@ class Filled(NamedTuple):
     is_found: NDArray[np.bool_]
 
 
-def write_answers(folder: Path, *, contents: pa.ChunkedArray, probabilities: NDArray[np.float32]) -> None:
+def write_answers(folder: Path, *, contents: pa.ChunkedArray, seen: Observations) -> None:
     """Keep the answers of a window, row by row."""
-    answers = pa.FixedSizeListArray.from_arrays(pa.array(probabilities.ravel()), probabilities.shape[1])
-    parts.write_parquet(pa.table({"content_hash": contents, "probabilities": answers}), folder / ANSWERS)
+    columns = {"content_hash": contents}
+    if seen.predictions is not None:
+        columns["prediction"] = pa.array(seen.predictions)
+    if seen.probabilities is not None:
+        columns["probabilities"] = lists(seen.probabilities)
+    parts.write_parquet(pa.table(columns), folder / ANSWERS)
 
 
 def forget_answers(folder: Path) -> None:
@@ -90,29 +94,39 @@ def read_rows(folder: Path) -> pa.Table:
 
 
 def read_labelled(folder: Path, *, classes: tuple[str, ...]) -> Observations:
-    """The samples of a window whose label is known, with the model's answers and without features."""
+    """The samples of a window whose label is known, with the model's answers and without features.
+
+    Args:
+        folder: The window's.
+        classes: The model's; what comes of them where it answers with a number is not looked at.
+    """
     table = pq.read_table(folder / OBSERVATIONS, columns=["sample_id", "label", "time"])
-    table = table.append_column("probabilities", pq.read_table(folder / ANSWERS, columns=["probabilities"])[0])
+    answers = pq.read_table(folder / ANSWERS).drop_columns(["content_hash"])
+    (name,) = answers.column_names
+    table = table.append_column(name, answers[name])
     table = table.filter(pc.not_equal(table["label"], ""))
-    return Observations(
-        sample_ids=tuple(table["sample_id"].to_pylist()),
-        features=pa.table({}),
+    shared = Observations(
+        sample_ids=tuple(table["sample_id"].to_pylist()), features=pa.table({}), times=as_times(table["time"])
+    )
+    if name == "prediction":
+        return replace(shared, predictions=table[name].to_numpy(), targets=as_targets(table["label"]))
+    return replace(
+        shared,
         classes=classes,
-        probabilities=matrix(table["probabilities"]),
+        probabilities=matrix(table[name]),
         labels=as_labels(table["label"], classes=classes),
-        times=as_times(table["time"]),
     )
 
 
 def read_sample(folder: Path) -> Reference:
-    """The kept samples of a window, with the labels that have come since.
+    """The kept samples of a window, with the classes that have come since as labels.
 
     Raises:
         DataError: They are damaged.
     """
     sample = read_reference(folder / SAMPLE)
     before = sample.rows["label"].to_numpy()
-    if not (folder / OBSERVATIONS).exists() or (before != UNKNOWN_LABEL).all():
+    if sample.is_regression or not (folder / OBSERVATIONS).exists() or (before != UNKNOWN_LABEL).all():
         return sample
     observations = pq.read_table(folder / OBSERVATIONS, columns=["sample_id", "label"])
     place = pc.index_in(sample.rows["sample_id"], value_set=observations["sample_id"])

@@ -118,26 +118,29 @@ def trend(
     return _svg(marks, label="value by window", width=width, height=height)
 
 
-def interval(*, value: float, low: float, high: float, reference: float, is_bad: bool) -> Markup:
-    """A value with its interval on a line, beside the reference's."""
+def interval(
+    *, value: float, low: float, high: float, reference: float, is_bad: bool, most: float | None = 1.0
+) -> Markup:
+    """A value of 0 or more, ``most`` at the most, with its interval on a line, beside the reference's."""
     width, height = 700, 62
     ends = [value, low, high, reference]
-    margin = max(0.02, (max(ends) - min(ends)) * 0.3)
-    left, right = max(0.0, min(ends) - margin), min(1.0, max(ends) + margin)
+    margin = max(0.02 * (most or max(ends) or 1.0), (max(ends) - min(ends)) * 0.3)
+    left, right = max(0.0, min(ends) - margin), max(ends) + margin
+    right = right if most is None else min(most, right)
 
     def x(one: float) -> float:
         return 40 + (one - left) / (right - left) * (width - 80)
 
-    style = "bad" if is_bad else "good"
+    style, told = "bad" if is_bad else "good", _number(reference)
     anchor = "end" if x(reference) > width * 0.8 else "start" if x(reference) < width * 0.2 else "middle"
     marks = [
         f'<line class="rail" x1="{x(left):.1f}" x2="{x(right):.1f}" y1="31" y2="31"/>',
         f'<line class="span {style}" x1="{x(low):.1f}" x2="{x(high):.1f}" y1="31" y2="31"/>',
         f'<line class="level" x1="{x(reference):.1f}" x2="{x(reference):.1f}" y1="16" y2="46"/>',
         f'<circle class="point {style}" cx="{x(value):.1f}" cy="31" r="7"/>',
-        f'<text class="axis" x="{x(left):.1f}" y="58" text-anchor="middle">{left:.2f}</text>',
-        f'<text class="axis" x="{x(right):.1f}" y="58" text-anchor="middle">{right:.2f}</text>',
-        f'<text class="axis" x="{x(reference):.1f}" y="11" text-anchor="{anchor}">reference {reference:.3f}</text>',
+        f'<text class="axis" x="{x(left):.1f}" y="58" text-anchor="middle">{_number(left)}</text>',
+        f'<text class="axis" x="{x(right):.1f}" y="58" text-anchor="middle">{_number(right)}</text>',
+        f'<text class="axis" x="{x(reference):.1f}" y="11" text-anchor="{anchor}">reference {told}</text>',
     ]
     return _svg(marks, label=f"{value:.3f}, from {low:.3f} to {high:.3f}", width=width, height=height)
 

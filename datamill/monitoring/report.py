@@ -162,7 +162,12 @@ def _performance(judged: Judged) -> Markup | None:
     if one is None:
         return None
     return charts.interval(
-        value=one.estimated, low=one.low, high=one.high, reference=one.reference, is_bad=one.is_at_risk
+        value=one.estimated,
+        low=one.low,
+        high=one.high,
+        reference=one.reference,
+        is_bad=one.is_at_risk,
+        most=1.0 if one.metric == "accuracy" else None,
     )
 
 
@@ -185,7 +190,9 @@ def _distributions(judged: Judged, *, reference: Observations, window: Observati
 
 
 def _answers(*, reference: Observations, window: Observations) -> list[Chart]:
-    """Predicted classes, confidence, and labels where there are any."""
+    """Predicted classes, confidence, and labels where there are any; or numbers of a regression."""
+    if reference.predictions is not None and window.predictions is not None:
+        return _numbers(reference, window)
     assert reference.probabilities is not None
     assert window.probabilities is not None
     if not len(window):
@@ -207,6 +214,16 @@ def _answers(*, reference: Observations, window: Observations) -> list[Chart]:
     return found
 
 
+def _numbers(reference: Observations, window: Observations) -> list[Chart]:
+    assert reference.predictions is not None
+    assert window.predictions is not None
+    found = [Chart("prediction", "of the model", charts.histogram(reference.predictions, window.predictions))]
+    if reference.targets is not None and window.targets is not None and np.isfinite(window.targets).any():
+        svg = charts.histogram(reference.targets, window.targets)
+        found.append(Chart("target", f"of {int(np.isfinite(window.targets).sum())} labelled samples", svg))
+    return found
+
+
 def _compared(reference: pa.ChunkedArray, window: pa.ChunkedArray) -> Markup:
     if pa.types.is_floating(reference.type):
         return charts.histogram(reference.to_numpy(), window.to_numpy())
@@ -223,7 +240,6 @@ def _compared(reference: pa.ChunkedArray, window: pa.ChunkedArray) -> Markup:
 def _examples(moved: Sequence[Outcome], *, window: Window, columns: Sequence[str]) -> list[Example]:
     """Samples that outcomes name, as far as they are kept; without any, those the model is least sure of."""
     seen = window.observations
-    assert seen.probabilities is not None
     if not len(seen):
         return []
     row_of = {key: row for row, key in enumerate(seen.sample_ids)}
@@ -238,13 +254,12 @@ def _examples(moved: Sequence[Outcome], *, window: Window, columns: Sequence[str
     if is_image:
         why = {row: told for row, told in why.items() if row in kept}
     if not why:
-        sure = seen.probabilities.max(axis=1)
         rows = window.kept.rows if is_image else np.arange(len(seen))
-        why = {int(row): "least sure" for row in rows[np.argsort(sure[rows], kind="stable")][:MAX_EXAMPLES]}
+        order, name = _telling(seen)
+        why = {int(row): name for row in rows[np.argsort(order[rows], kind="stable")][:MAX_EXAMPLES]}
     found = []
     for row, told in list(why.items())[:MAX_EXAMPLES]:
-        number = int(seen.probabilities[row].argmax())
-        said = f"{seen.classes[number]} {seen.probabilities[row, number]:.0%}"
+        said = _said(seen, row)
         if is_image and window.kept.inputs is not None:
             found.append(Example(said, told, picture=_data_uri(window.kept.inputs[kept[row]])))
         else:
@@ -253,15 +268,33 @@ def _examples(moved: Sequence[Outcome], *, window: Window, columns: Sequence[str
     return found
 
 
+def _telling(seen: Observations) -> tuple[NDArray[np.floating[Any]], str]:
+    """An order in which the samples that tell most come first, and what they are."""
+    if seen.probabilities is not None:
+        return seen.probabilities.max(axis=1), "least sure"
+    assert seen.predictions is not None
+    return -np.nan_to_num(seen.predictions), "largest prediction"
+
+
+def _said(seen: Observations, row: int) -> str:
+    if seen.probabilities is None:
+        assert seen.predictions is not None
+        return f"{seen.predictions[row]:.4g}"
+    number = int(seen.probabilities[row].argmax())
+    return f"{seen.classes[number]} {seen.probabilities[row, number]:.0%}"
+
+
 def _references(model: WatchedModel) -> list[Example]:
     """A few samples that the model was measured on, for comparison."""
     test = model.reference.only("test")
     if test.inputs.ndim != 4:
         return []
-    classes = model.dataset.classes
     rows = np.linspace(0, len(test) - 1, min(MAX_REFERENCES, len(test))).astype(int)
-    labels = test.rows["label"].to_pylist()
-    return [Example(classes[labels[row]], "", picture=_data_uri(test.inputs[row])) for row in rows.tolist()]
+    if test.is_regression:
+        names = [f"{value:.4g}" for value in test.targets.tolist()]
+    else:
+        names = [model.dataset.classes[label] for label in test.rows["label"].to_pylist()]
+    return [Example(names[row], "", picture=_data_uri(test.inputs[row])) for row in rows.tolist()]
 
 
 def _trends(windows: Sequence[Judged], *, true: Mapping[int, Estimate]) -> list[Chart]:

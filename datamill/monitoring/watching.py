@@ -8,22 +8,20 @@ leaves a window that never was, or one that the next pass finishes.
 import contextlib
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import pyarrow as pa
+import pyarrow.compute as pc
 from filelock import FileLock
 from scipy import stats
 
-from datamill import files, ledger, parts
+from datamill import files
 from datamill.drift import judge, judge_labels
 from datamill.drift.control import Control
 from datamill.drift.params import DriftParams
-from datamill.drift.verdict import Estimate, Outcome
+from datamill.drift.verdict import Outcome
 from datamill.errors import DataError
 from datamill.monitoring.answers import ANSWERS, forget_answers, read_labelled, write_answers
 from datamill.monitoring.config import WatchParams, load_watch
@@ -32,12 +30,9 @@ from datamill.monitoring.feeds import open_feed, open_labels
 from datamill.monitoring.labelling import News, Redelivery, fill_windows, take_labels
 from datamill.monitoring.observing import WatchedModel, open_model, reference_observations
 from datamill.monitoring.params import SourceParams, WatchedQuery
-from datamill.monitoring.reference import UNKNOWN_LABEL, write_reference
-from datamill.monitoring.report import add_labels, write_report
+from datamill.monitoring.report import add_labels
 from datamill.monitoring.verdicts import (
     LABELS,
-    OBSERVATIONS,
-    REJECTS,
     REPORT,
     SAMPLE,
     VERDICT,
@@ -50,6 +45,7 @@ from datamill.monitoring.verdicts import (
     write_verdict,
 )
 from datamill.monitoring.windows import Window, read_window
+from datamill.monitoring.writing import write_window
 from datamill.settings import STATE, Settings, resolve_device
 from datamill.tracking import Session, Tracker, redact
 
@@ -320,13 +316,11 @@ def _judge(
     files.remove(partial)
     history = recent(root, count=TREND_WINDOWS)
     true = measured(root, [*history, judged])
-    _write(partial, judged, window=window, model=model, reference=reference, history=history, true=true)
-    num_labels = (
-        int((window.observations.labels != UNKNOWN_LABEL).sum()) if window.observations.labels is not None else 0
-    )
+    write_window(partial, judged, window=window, model=model, reference=reference, history=history, true=true)
+    num_labels = int(pc.sum(pc.not_equal(window.rows["label"], "")).as_py() or 0)
     labelled = None
     if params.labels.wait_days > 0 and window.rows.num_rows:
-        _keep_answers(partial, window)
+        write_answers(partial, contents=window.rows["content_hash"], seen=window.observations)
         labelled = Labelled(number, window.rows.num_rows, num_labels)
     files.fsync_tree(partial)
     record = WindowRecord(number, judged.window, now, model.name, is_published=False, is_told=False)
@@ -340,66 +334,6 @@ def _judge(
     files.publish(folder)
     cursor.mark_published(number)
     return judged
-
-
-def _keep_answers(folder: Path, window: Window) -> None:
-    probabilities = window.observations.probabilities
-    assert probabilities is not None
-    write_answers(folder, contents=window.rows["content_hash"], probabilities=probabilities)
-
-
-def _write(
-    folder: Path,
-    judged: Judged,
-    *,
-    window: Window,
-    model: WatchedModel,
-    reference: Any,
-    history: list[Judged],
-    true: Mapping[int, Estimate],
-) -> None:
-    folder.mkdir(parents=True)
-    seen = window.observations
-    write_verdict(folder / VERDICT, judged)
-    ledger.write_rejects(folder / REJECTS, window.rejects)
-    parts.write_parquet(_predictions(window), folder / OBSERVATIONS)
-    if window.kept.inputs is not None:
-        rows = window.kept.rows
-        assert seen.embeddings is not None
-        assert seen.probabilities is not None
-        assert seen.labels is not None
-        chosen = window.rows.take(pa.array(rows))
-        write_reference(
-            folder / SAMPLE,
-            identity={
-                "sample_id": chosen["sample_id"],
-                "split": ["window"] * len(rows),
-                "label": seen.labels[rows],
-                "time": chosen["time"],
-            },
-            features=seen.features.take(pa.array(rows)),
-            arrays={
-                "inputs": window.kept.inputs,
-                "embeddings": seen.embeddings[rows],
-                "probabilities": seen.probabilities[rows],
-            },
-            dataset=model.dataset,
-            model_sha256=model.reference.description.model_sha256,
-            preprocessor_sha256=model.reference.description.preprocessor_sha256,
-            headline=None,
-        )
-    write_report(folder / REPORT, judged, window=window, model=model, reference=reference, history=history, true=true)
-
-
-def _predictions(window: Window) -> pa.Table:
-    """What is kept of every sample: who it is, and what the model said."""
-    probabilities = window.observations.probabilities
-    assert probabilities is not None
-    predicted = probabilities.argmax(axis=1) if len(probabilities) else np.empty(0, np.int64)
-    classes = pa.array(window.observations.classes, pa.string())
-    table = window.rows.drop_columns(["content_hash"]).append_column("predicted", classes.take(pa.array(predicted)))
-    confidence = probabilities.max(axis=1) if len(probabilities) else np.empty(0, np.float32)
-    return table.append_column("confidence", pa.array(confidence, pa.float32()))
 
 
 def _quality(window: Window, *, params: SourceParams) -> Iterator[Outcome]:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
@@ -17,13 +17,22 @@ from datamill.monitoring.answers import LABELS
 from datamill.monitoring.cursor import ID_BYTES, Advance, Cursor
 from datamill.monitoring.feeds import Feed, Schema, Unit
 from datamill.monitoring.labelling import Redelivery, label_events, with_early_labels
-from datamill.monitoring.observing import Observed, WatchedModel, as_labels, as_times, matrix, observe
+from datamill.monitoring.observing import (
+    Observed,
+    WatchedModel,
+    as_labels,
+    as_targets,
+    as_times,
+    lists,
+    matrix,
+    observe,
+)
 from datamill.monitoring.params import SourceParams
 from datamill.samples import FEATURE_PREFIX
 from datamill.sampling import scores
 from datamill.sources.batches import Reject
 
-EMBEDDING, PROBABILITY = "embedding", "probability"
+EMBEDDING, PROBABILITY, PREDICTION = "embedding", "probability", "prediction"
 ROW_COLUMNS = ("sample_id", "source", "label", "time", "content_hash")
 
 
@@ -208,15 +217,22 @@ class _Gathering:
         table = pa.concat_tables([self._empty(), *(_mapped(path) for path in self._segments)])
         names = [name for name in table.column_names if name.startswith(FEATURE_PREFIX)]
         features = table.select(names).rename_columns([name.removeprefix(FEATURE_PREFIX) for name in names])
-        observations = Observations(
+        shared = Observations(
             sample_ids=tuple(table["sample_id"].to_pylist()),
             features=features,
-            classes=dataset.classes,
             embeddings=matrix(table[EMBEDDING]),
-            probabilities=matrix(table[PROBABILITY]),
-            labels=as_labels(table["label"], classes=dataset.classes),
             times=as_times(table["time"]),
         )
+        if self._model.reference.is_regression:
+            answers = table[PREDICTION].to_numpy()
+            observations = replace(shared, predictions=answers, targets=as_targets(table["label"]))
+        else:
+            observations = replace(
+                shared,
+                classes=dataset.classes,
+                probabilities=matrix(table[PROBABILITY]),
+                labels=as_labels(table["label"], classes=dataset.classes),
+            )
         items = np.concatenate(self._items) if self._items else np.empty((0, ID_BYTES), np.uint8)
         waiting = {**self._feed.waiting, **self._waiting}
         return Window(
@@ -274,14 +290,18 @@ class _Gathering:
         """No row, with the columns that rows would have."""
         reference = self._model.reference
         traits = {FEATURE_PREFIX + name: column for name, column in _columns(reference.features.slice(0, 0))}
-        sizes = {EMBEDDING: reference.embeddings.shape[1], PROBABILITY: reference.probabilities.shape[1]}
+        types = {EMBEDDING: pa.list_(pa.float32(), reference.embeddings.shape[1])}
+        if reference.is_regression:
+            types[PREDICTION] = pa.float64()
+        else:
+            types[PROBABILITY] = pa.list_(pa.float32(), reference.probabilities.shape[1])
         return pa.table(
             {
                 **{name: pa.array([], pa.string()) for name in ("sample_id", "source", "label")},
                 "time": pa.array([], pa.timestamp("us", tz="UTC")),
                 "content_hash": pa.array([], pa.string()),
                 **traits,
-                **{name: pa.array([], pa.list_(pa.float32(), size)) for name, size in sizes.items()},
+                **{name: pa.array([], kind) for name, kind in types.items()},
             }
         )
 
@@ -347,8 +367,11 @@ class _Keeper:
 def _row_table(table: pa.Table, observed: Observed) -> pa.Table:
     columns = {name: table[name] for name in ROW_COLUMNS}
     columns |= {FEATURE_PREFIX + name: column for name, column in _columns(observed.features)}
-    for name, rows in ((EMBEDDING, observed.embeddings), (PROBABILITY, observed.probabilities)):
-        columns[name] = pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), rows.shape[1])
+    columns[EMBEDDING] = lists(observed.embeddings)
+    if observed.predictions is None:
+        columns[PROBABILITY] = lists(observed.probabilities)
+    else:
+        columns[PREDICTION] = pa.array(observed.predictions)
     return pa.table(columns)
 
 
