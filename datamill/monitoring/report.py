@@ -126,6 +126,7 @@ def add_labels(path: Path, labels: Judged, *, judged: Judged) -> None:
             verdict=labels.verdict,
             one=labels.verdict.performance,
             before=judged.verdict.performance,
+            status=_status(labels),
             performance=_performance(labels),
             moved=sorted((one for one in labels.verdict.outcomes if one.is_drift), key=_weight),
         )

@@ -97,7 +97,7 @@ def watch_once(root: Path, *, now: datetime, settings: Settings | None = None, s
     with _held(root) as cursor, contextlib.chdir(root):
         _finish(root, cursor)
         model = open_model(root)
-        news = _take_labels(root, model=model, cursor=cursor, params=params, now=now)
+        news, early = _take_labels(root, model=model, cursor=cursor, params=params, now=now)
         feed = open_feed(params, cursor=cursor, dataset=model.dataset, preprocessor=model.preprocessor, now=now)
         window = read_window(
             feed,
@@ -111,6 +111,8 @@ def watch_once(root: Path, *, now: datetime, settings: Settings | None = None, s
         )
         again, labelled, _ = fill_windows(root, window.relabelled, cursor=cursor)  # before the cursor forgets them
         window = replace(window, advance=replace(window.advance, labelled=labelled))
+        num_met = len(early.intersection(window.advance.arrived))  # their items have come in this very pass
+        news = replace(news + again, num_unknown=news.num_unknown - num_met)
         if window.is_empty:
             cursor.note(window.advance, now=now)
             judged = None
@@ -124,7 +126,7 @@ def watch_once(root: Path, *, now: datetime, settings: Settings | None = None, s
         for name in cursor.forget_labels(before=now - timedelta(days=params.labels.wait_days)):
             forget_answers(window_folder(root, name))
         _forget(root, cursor=cursor, params=params, now=now)
-    return Pass(judged, len(window.advance.waiting), model.notes, news + again, late)
+    return Pass(judged, len(window.advance.waiting), model.notes, news, late)
 
 
 def untold(root: Path) -> list[Judged]:
@@ -219,11 +221,16 @@ def _finish(root: Path, cursor: Cursor) -> None:
             cursor.mark_labels_published(record.number)
 
 
-def _take_labels(root: Path, *, model: WatchedModel, cursor: Cursor, params: SourceParams, now: datetime) -> News:
-    """Labels that come by themselves, written to their items; a source that fails delays no verdict and is told."""
+def _take_labels(
+    root: Path, *, model: WatchedModel, cursor: Cursor, params: SourceParams, now: datetime
+) -> tuple[News, frozenset[str]]:
+    """Write labels that come by themselves to their items; also keys of those whose item was not judged yet.
+
+    A source that fails delays no verdict, and is told.
+    """
     labels = params.labels
     if labels.data is None or labels.wait_days == 0:
-        return News()
+        return News(), frozenset()
     try:
         feed = open_labels(labels.data, params=params, cursor=cursor, dataset=model.dataset, now=now)
         news, advance = take_labels(root, feed, cursor=cursor, most=params.max_items)
@@ -232,8 +239,8 @@ def _take_labels(root: Path, *, model: WatchedModel, cursor: Cursor, params: Sou
         if present is not None:
             cursor.forget_absent(feed.origin, present=present)
     except DataError as error:
-        return News(notes=(f"no labels: {error}",))
-    return news
+        return News(notes=(f"no labels: {error}",)), frozenset()
+    return news, frozenset(advance.early)
 
 
 def _judge_labels(

@@ -144,6 +144,16 @@ def test_a_label_of_an_item_that_was_never_judged_is_told_and_waits_for_it(rows:
     assert labels_of(rows) == [""] * len(labels)
 
 
+def test_labels_that_come_in_the_same_pass_as_their_items_come_with_them(rows: Path) -> None:
+    table = new_rows(count=COUNT, labelled=True).to_pandas()
+    table.insert(0, "key", range(COUNT))
+    deliver(rows, table[["key", "kind"]])
+    table.drop(columns="kind").to_csv(rows / "incoming/a.csv", index=False)
+    found = look(rows)
+    assert (found.labels, found.labelled) == (News(), ())
+    assert labels_of(rows) == table["kind"].tolist()
+
+
 def test_a_row_that_comes_again_with_its_label_fills_it_in(tables: Path) -> None:
     change_watch(tables, source__data__target="kind", drift__min_labels=30)
     table = new_rows(count=COUNT, labelled=True).to_pandas()
