@@ -5,6 +5,7 @@ the ``prediction`` of a regression, of its samples in the order of ``observation
 written into the column ``label`` there, once, whole or not at all; the one that came first holds.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -22,12 +23,12 @@ from datamill.monitoring.reference import IDENTITY, UNKNOWN_LABEL, Reference, re
 from datamill.monitoring.verdicts import OBSERVATIONS, SAMPLE
 
 ANSWERS = "answers.parquet"
-KEYS = ("source", "sample_id", "content_hash")  # columns by which a label names its item, in this order
+BY_NAME, BY_CONTENT = ("source", "sample_id"), ("content_hash",)  # columns by which a label names its item
 LABELS = pa.schema([pa.field("key", pa.string()), pa.field("label", pa.string())])
 
 
 class Filled(NamedTuple):
-    """What labels did to a window.
+    """What labels did to a window that has their items.
 
     Attributes:
         num_labels: Samples whose label is known now.
@@ -57,40 +58,49 @@ def forget_answers(folder: Path) -> None:
     files.remove(folder / ANSWERS)
 
 
-def fill(folder: Path, *, labels: pa.Table) -> Filled:
+def fill(folder: Path, *, labels: pa.Table, by: Sequence[str]) -> Filled | None:
     """Write labels into a window's observations; those it has already are left as they are.
 
     Args:
         folder: The window's.
-        labels: ``key`` and ``label``, each key once. A key is an item's source, its ``sample_id``, or the hash of its
-            content, which several items may share.
+        labels: ``key`` and ``label``, each key once.
+        by: Columns that a key may be a value of: ``BY_NAME``, or ``BY_CONTENT``, which several items may share.
+
+    Returns:
+        ``None`` where the window has none of the items.
     """
-    rows = read_rows(folder)
-    place = pc.index_in(rows[KEYS[0]], value_set=labels["key"])
-    for name in KEYS[1:]:
-        place = pc.coalesce(place, pc.index_in(rows[name], value_set=labels["key"]))
-    told = labels["label"].combine_chunks().take(place.combine_chunks())
-    is_bare = pc.equal(rows["label"], "")
+    keys = read_rows(folder, columns=by)
+    place = pc.index_in(keys[by[0]], value_set=labels["key"])
+    for name in by[1:]:
+        place = pc.coalesce(place, pc.index_in(keys[name], value_set=labels["key"]))
+    if place.null_count == len(place):
+        return None
+    table = pq.read_table(folder / OBSERVATIONS)
+    before, told = table["label"], labels["label"].combine_chunks().take(place.combine_chunks())
+    is_bare = pc.equal(before, "")
     is_new = pc.and_(is_bare, pc.is_valid(told))
-    is_other = pc.fill_null(pc.and_(pc.invert(is_bare), pc.not_equal(rows["label"], told)), False)
+    is_other = pc.fill_null(pc.and_(pc.invert(is_bare), pc.not_equal(before, told)), False)
     num_new = _count(is_new)
     if num_new:
-        table = pq.read_table(folder / OBSERVATIONS)
-        place_of_label = table.column_names.index("label")
-        filled = pc.if_else(is_new, told, rows["label"])
-        parts.write_parquet(
-            table.set_column(place_of_label, table.schema.field("label"), filled), folder / OBSERVATIONS
-        )
+        column = table.column_names.index("label")
+        filled = table.set_column(column, table.schema.field("label"), pc.if_else(is_new, told, before))
+        parts.write_parquet(filled, folder / OBSERVATIONS)
     is_found = np.zeros(labels.num_rows, bool)
     is_found[np.asarray(pc.drop_null(place).to_numpy(), np.int64)] = True
-    num_labels = len(rows) - _count(is_bare) + num_new
-    return Filled(num_labels, num_new, _count(is_other), is_found)
+    return Filled(len(table) - _count(is_bare) + num_new, num_new, _count(is_other), is_found)
 
 
-def read_rows(folder: Path) -> pa.Table:
-    """``sample_id``, ``source``, ``label`` and ``content_hash`` of a window's samples."""
-    rows = pq.read_table(folder / OBSERVATIONS, columns=["sample_id", "source", "label"])
-    return rows.append_column("content_hash", pq.read_table(folder / ANSWERS, columns=["content_hash"])[0])
+def read_rows(folder: Path, *, columns: Sequence[str]) -> pa.Table:
+    """Columns of a window's observations and answers, row by row; a file of which none is asked for is not opened."""
+    found: dict[str, pa.ChunkedArray] = {}
+    for path, names in (
+        (OBSERVATIONS, [name for name in columns if name not in BY_CONTENT]),
+        (ANSWERS, [name for name in columns if name in BY_CONTENT]),
+    ):
+        if names:
+            table = pq.read_table(folder / path, columns=names)
+            found |= {name: table[name] for name in names}
+    return pa.table(found)
 
 
 def read_labelled(folder: Path, *, classes: tuple[str, ...]) -> Observations:

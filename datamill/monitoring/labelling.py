@@ -5,6 +5,7 @@ was not judged yet wait for it; the first label of an item holds, and others are
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, final
@@ -15,7 +16,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from datamill.errors import DataError
-from datamill.monitoring.answers import ANSWERS, KEYS, LABELS, fill, read_rows
+from datamill.monitoring.answers import ANSWERS, BY_CONTENT, BY_NAME, LABELS, fill, read_rows
 from datamill.monitoring.cursor import ID_BYTES, Advance, Cursor, Labelled
 from datamill.monitoring.feeds import Feed, Unit
 from datamill.monitoring.params import SourceParams, WatchedImages
@@ -109,7 +110,7 @@ class Redelivery:
             for one in self._cursor.labelled():
                 folder = window_folder(self._root, f"{one.number:06d}")
                 if one.num_labels < one.num_samples and (folder / ANSWERS).exists():
-                    rows = read_rows(folder)
+                    rows = read_rows(folder, columns=("sample_id", "source", "label", "content_hash"))
                     for row in rows.filter(pc.equal(rows["label"], "")).to_pylist():
                         self._bare[_name(row["content_hash"], row["source"])] = row["sample_id"]
         return self._bare
@@ -128,7 +129,7 @@ def with_early_labels(table: pa.Table, *, cursor: Cursor) -> tuple[pa.Table, lis
     if not cursor.num_early():
         return table, arrived
     labels = table["label"].to_pylist()
-    for name in KEYS:
+    for name in (*BY_NAME, *BY_CONTENT):
         keys = table[name].to_pylist()
         known = cursor.early(keys)
         for row, key in enumerate(keys):
@@ -139,7 +140,9 @@ def with_early_labels(table: pa.Table, *, cursor: Cursor) -> tuple[pa.Table, lis
     return table.set_column(place, table.schema.field("label"), pa.array(labels, pa.string())), arrived
 
 
-def fill_windows(root: Path, labels: pa.Table, *, cursor: Cursor) -> tuple[News, tuple[Labelled, ...], pa.Table]:
+def fill_windows(
+    root: Path, labels: pa.Table, *, by: Sequence[str], cursor: Cursor
+) -> tuple[News, tuple[Labelled, ...], pa.Table]:
     """Write labels to the items they name, from the newest window on, until each has found its item.
 
     Doing so again changes nothing, so a pass may be cut off between this and the cursor's advance.
@@ -147,11 +150,12 @@ def fill_windows(root: Path, labels: pa.Table, *, cursor: Cursor) -> tuple[News,
     Args:
         root: The workspace.
         labels: Key and label; of several for one key the first holds.
+        by: Columns that a key may be a value of.
         cursor: Knows the windows that wait.
 
     Returns:
-        Counts, of which ``num_unknown`` is left at 0; the windows that were looked at in vain excepted, how many labels
-        each has now; and the labels that found no item.
+        Counts, of which ``num_unknown`` is left at 0; how many labels each window with some of the items has now; and
+        the labels that found no item.
     """
     left, num_twice = _first_of_each(labels)
     news, labelled = News(num_contradicting=num_twice), []
@@ -161,15 +165,15 @@ def fill_windows(root: Path, labels: pa.Table, *, cursor: Cursor) -> tuple[News,
             break
         if not (folder / ANSWERS).exists():
             continue
-        filled = fill(folder, labels=left)
-        if filled.is_found.any():
+        filled = fill(folder, labels=left, by=by)
+        if filled is not None:
             news += News(filled.num_new, filled.num_contradicting)
             labelled.append(Labelled(one.number, one.num_samples, filled.num_labels, filled.num_contradicting))
             left = left.filter(pa.array(~filled.is_found))
     return news, tuple(labelled), left
 
 
-def take_labels(root: Path, feed: Feed, *, cursor: Cursor, most: int) -> tuple[News, Advance]:
+def take_labels(root: Path, feed: Feed, *, by: Sequence[str], cursor: Cursor, most: int) -> tuple[News, Advance]:
     """Read labels that come by themselves, and write them to their items.
 
     A file that is damaged waits for the next pass; if it stays as it is, it is passed over with a note.
@@ -177,6 +181,7 @@ def take_labels(root: Path, feed: Feed, *, cursor: Cursor, most: int) -> tuple[N
     Args:
         root: The workspace.
         feed: Where the labels come from.
+        by: Columns that their keys may be values of.
         cursor: Knows which labels were taken.
         most: Labels of a pass at most (count); the others come with the next.
 
@@ -188,7 +193,7 @@ def take_labels(root: Path, feed: Feed, *, cursor: Cursor, most: int) -> tuple[N
         if not reading.take(unit):
             break
     labels = pa.concat_tables([LABELS.empty_table(), *reading.labels])
-    news, labelled, left = fill_windows(root, labels, cursor=cursor)
+    news, labelled, left = fill_windows(root, labels, by=by, cursor=cursor)
     early = dict(zip(left["key"].to_pylist(), left["label"].to_pylist(), strict=True))
     known = cursor.early(list(early))
     contradicting = sum(known.get(key, label) != label for key, label in early.items())

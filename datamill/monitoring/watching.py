@@ -18,19 +18,20 @@ from filelock import FileLock
 from scipy import stats
 
 from datamill import files
-from datamill.drift import judge, judge_labels
+from datamill.drift import judge
 from datamill.drift.control import Control
 from datamill.drift.params import DriftParams
 from datamill.drift.verdict import Outcome
 from datamill.errors import DataError
-from datamill.monitoring.answers import ANSWERS, forget_answers, read_labelled, write_answers
+from datamill.monitoring.answers import BY_NAME, forget_answers, write_answers
 from datamill.monitoring.config import WatchParams, load_watch
 from datamill.monitoring.cursor import Cursor, Labelled, WindowRecord
-from datamill.monitoring.feeds import open_feed, open_labels
-from datamill.monitoring.labelling import News, Redelivery, fill_windows, take_labels
+from datamill.monitoring.feeds import open_feed
+from datamill.monitoring.hindsight import judge_windows, publish_labels, take_new_labels
+from datamill.monitoring.labelling import News, Redelivery, fill_windows
 from datamill.monitoring.observing import WatchedModel, open_model, reference_observations
 from datamill.monitoring.params import SourceParams, WatchedQuery
-from datamill.monitoring.report import add_labels
+from datamill.monitoring.report import write_report
 from datamill.monitoring.verdicts import (
     LABELS,
     REPORT,
@@ -42,7 +43,6 @@ from datamill.monitoring.verdicts import (
     read_verdict,
     recent,
     window_folder,
-    write_verdict,
 )
 from datamill.monitoring.windows import Window, read_window
 from datamill.monitoring.writing import write_window
@@ -97,7 +97,7 @@ def watch_once(root: Path, *, now: datetime, settings: Settings | None = None, s
     with _held(root) as cursor, contextlib.chdir(root):
         _finish(root, cursor)
         model = open_model(root)
-        news, early = _take_labels(root, model=model, cursor=cursor, params=params, now=now)
+        news, early = take_new_labels(root, model=model, cursor=cursor, params=params, now=now)
         feed = open_feed(params, cursor=cursor, dataset=model.dataset, preprocessor=model.preprocessor, now=now)
         window = read_window(
             feed,
@@ -109,7 +109,8 @@ def watch_once(root: Path, *, now: datetime, settings: Settings | None = None, s
             seed=cursor.next_number(),
             device=resolve_device(settings.device),
         )
-        again, labelled, _ = fill_windows(root, window.relabelled, cursor=cursor)  # before the cursor forgets them
+        # Before the cursor knows these labels: a pass that is cut off in between finds them once more.
+        again, labelled, _ = fill_windows(root, window.relabelled, by=BY_NAME, cursor=cursor)
         window = replace(window, advance=replace(window.advance, labelled=labelled))
         num_met = len(early.intersection(window.advance.arrived))  # their items have come in this very pass
         news = replace(news + again, num_unknown=news.num_unknown - num_met)
@@ -122,7 +123,7 @@ def watch_once(root: Path, *, now: datetime, settings: Settings | None = None, s
         if present is not None and not window.has_more:
             cursor.forget_absent(feed.origin, present=present)
         files.remove(root / WATCH / SCRATCH)
-        late = tuple(_judge_labels(root, model=model, cursor=cursor, watch=watch, now=now))
+        late = tuple(judge_windows(root, model=model, cursor=cursor, watch=watch, now=now))
         for name in cursor.forget_labels(before=now - timedelta(days=params.labels.wait_days)):
             forget_answers(window_folder(root, name))
         _forget(root, cursor=cursor, params=params, now=now)
@@ -217,72 +218,8 @@ def _finish(root: Path, cursor: Cursor) -> None:
             cursor.mark_published(record.number)
     for record in cursor.unfinished_labels():
         if not record.is_published:
-            _publish_labels(window_folder(root, record.name))
+            publish_labels(window_folder(root, record.name))
             cursor.mark_labels_published(record.number)
-
-
-def _take_labels(
-    root: Path, *, model: WatchedModel, cursor: Cursor, params: SourceParams, now: datetime
-) -> tuple[News, frozenset[str]]:
-    """Write labels that come by themselves to their items; also keys of those whose item was not judged yet.
-
-    A source that fails delays no verdict, and is told.
-    """
-    labels = params.labels
-    if labels.data is None or labels.wait_days == 0:
-        return News(), frozenset()
-    try:
-        feed = open_labels(labels.data, params=params, cursor=cursor, dataset=model.dataset, now=now)
-        news, advance = take_labels(root, feed, cursor=cursor, most=params.max_items)
-        cursor.note(advance, now=now)
-        present = feed.keys()
-        if present is not None:
-            cursor.forget_absent(feed.origin, present=present)
-    except DataError as error:
-        return News(notes=(f"no labels: {error}",)), frozenset()
-    return news, frozenset(advance.early)
-
-
-def _judge_labels(
-    root: Path, *, model: WatchedModel, cursor: Cursor, watch: WatchParams, now: datetime
-) -> Iterator[Judged]:
-    """Judge the model's windows by their labels that have enough; each once."""
-    params = watch.of(DriftParams)
-    contradicting = {one.number: one.num_contradicting for one in cursor.labelled()}
-    reference = reference_observations(model.reference)
-    for record in cursor.due(model.name, min_labels=params.min_labels):
-        folder = window_folder(root, record.name)
-        if not (folder / ANSWERS).exists() or not (folder / VERDICT).exists():
-            continue  # deleted by hand
-        before = read_verdict(folder)
-        labelled = read_labelled(folder, classes=model.dataset.classes)
-        control = Control.model_validate(cursor.control() or {})
-        verdict, control = judge_labels(reference, labelled, params=params, control=control, now=now)
-        if contradicting[record.number]:
-            note = f"{contradicting[record.number]} labels contradicted the first one of their item, which holds"
-            verdict = replace(verdict, notes=(*verdict.notes, note))
-        judged = Judged(
-            window=record.name,
-            number=record.number,
-            judged_at=now,
-            model=model.name,
-            source=before.source,
-            verdict=verdict,
-            about="labels",
-        )
-        write_verdict(files.partial_path(folder / LABELS), judged)
-        cursor.commit_labels(record.number, judged_at=now, control=control.model_dump(mode="json"))
-        _publish_labels(folder)
-        cursor.mark_labels_published(record.number)
-        yield judged
-
-
-def _publish_labels(folder: Path) -> None:
-    """Give the verdict about a window's labels its name, and the page about the window its section."""
-    if files.partial_path(folder / LABELS).exists():
-        files.publish(folder / LABELS)
-    if (folder / LABELS).exists() and (folder / REPORT).exists():
-        add_labels(folder / REPORT, read_verdict(folder, name=LABELS), judged=read_verdict(folder))
 
 
 def _judge(
@@ -323,7 +260,9 @@ def _judge(
     files.remove(partial)
     history = recent(root, count=TREND_WINDOWS)
     true = measured(root, [*history, judged])
-    write_window(partial, judged, window=window, model=model, reference=reference, history=history, true=true)
+    write_window(partial, judged, window=window, model=model)
+    page = partial / REPORT
+    write_report(page, judged, window=window, model=model, reference=reference, history=history, true=true)
     num_labels = int(pc.sum(pc.not_equal(window.rows["label"], "")).as_py() or 0)
     labelled = None
     if params.labels.wait_days > 0 and window.rows.num_rows:

@@ -1,6 +1,5 @@
-"""The folder of a window: what was found, what the model said of every sample, a few inputs, and the page about it."""
+"""The folder of a window: what was found, what the model said of every sample, and a few inputs."""
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,35 +7,21 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from datamill import ledger, parts
-from datamill.drift.observations import Observations, take
-from datamill.drift.verdict import Estimate
+from datamill.drift.observations import take
 from datamill.monitoring.observing import WatchedModel
 from datamill.monitoring.reference import UNKNOWN_LABEL, write_reference
-from datamill.monitoring.report import write_report
-from datamill.monitoring.verdicts import OBSERVATIONS, REJECTS, REPORT, SAMPLE, VERDICT, Judged, write_verdict
+from datamill.monitoring.verdicts import OBSERVATIONS, REJECTS, SAMPLE, VERDICT, Judged, write_verdict
 from datamill.monitoring.windows import Window
 
 
-def write_window(
-    folder: Path,
-    judged: Judged,
-    *,
-    window: Window,
-    model: WatchedModel,
-    reference: Observations,
-    history: Sequence[Judged],
-    true: Mapping[int, Estimate],
-) -> None:
-    """Write all of a judged window.
+def write_window(folder: Path, judged: Judged, *, window: Window, model: WatchedModel) -> None:
+    """Write all of a judged window but the page about it.
 
     Args:
         folder: Made here.
         judged: What was found.
         window: The window itself.
         model: Who saw it.
-        reference: What it was compared with.
-        history: Earlier windows, oldest first.
-        true: Performance that labels have shown, by number of the window.
     """
     folder.mkdir(parents=True)
     write_verdict(folder / VERDICT, judged)
@@ -44,7 +29,6 @@ def write_window(
     parts.write_parquet(_predictions(window), folder / OBSERVATIONS)
     if window.kept.inputs is not None:
         _write_sample(folder / SAMPLE, window, inputs=window.kept.inputs, model=model)
-    write_report(folder / REPORT, judged, window=window, model=model, reference=reference, history=history, true=true)
 
 
 def _write_sample(folder: Path, window: Window, *, inputs: NDArray[Any], model: WatchedModel) -> None:
