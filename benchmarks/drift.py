@@ -1,6 +1,6 @@
 """Whether drift is found, and only drift: power, honesty, estimated performance, and a window of a million rows.
 
-    python benchmarks/drift.py --check             (about 15 minutes)
+    python benchmarks/drift.py --check             (about 7 minutes)
     python benchmarks/drift.py power --check       (one part: power, honesty, estimate, scale)
     python benchmarks/drift.py --quick             (under a minute, on few windows and a network trained little)
 

@@ -4,7 +4,6 @@
 
 import hashlib
 import logging
-import time
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -17,13 +16,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from datamill.errors import StageError
+from datamill.inference import INPUT, LOGITS, PROBABILITIES, run_session
 from datamill.networks import NetworkSpec, to_input
 from datamill.shards.native import Shard
 
-INPUT, LOGITS, PROBABILITIES = "input", "logits", "probabilities"
 OPSET = 18  # what current releases of ONNX Runtime, TensorRT and OpenVINO all read
 EXAMPLE_ROWS = 2  # a batch of 1 would be taken for a constant
-LOG_ERRORS = 3  # ONNX Runtime's severity
 
 
 class Classifier(nn.Module):
@@ -101,22 +99,6 @@ def strip_provenance(model: onnx.ModelProto) -> None:
     _strip(model)
 
 
-def open_session(model: bytes, *, num_threads: int) -> onnxruntime.InferenceSession:
-    """The model in ONNX Runtime on the CPU, quiet and without telemetry."""
-    onnxruntime.disable_telemetry_events()
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = num_threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = LOG_ERRORS
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-
-
-def run_session(session: onnxruntime.InferenceSession, *, x: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Probabilities of a batch of network inputs, shape (B, K)."""
-    (probabilities,) = session.run([PROBABILITIES], {INPUT: x})
-    return np.asarray(probabilities, np.float32)
-
-
 def check_parity(session: onnxruntime.InferenceSession, *, network: nn.Module, shard: Shard, batch_size: int) -> Parity:
     """Both models over every row of a shard, on the CPU."""
     largest, agreeing = 0.0, 0
@@ -148,21 +130,6 @@ def parity_metrics(parity: Parity) -> dict[str, float]:
     """Parity as the stage's metrics; the difference to three significant digits, below which it is noise."""
     difference = float(f"{parity.max_difference:.3g}")
     return {"samples": parity.samples, "max_difference": difference, "agreement": round(parity.agreement, 6)}
-
-
-def measure_latency(
-    session: onnxruntime.InferenceSession, *, x: NDArray[np.float32], warmup: int, repeats: int
-) -> dict[str, float]:
-    """Median and 95th percentile of the time one call with ``x`` takes (ms), and samples per second at the median."""
-    for _ in range(warmup):
-        run_session(session, x=x)
-    times_ms = np.empty(repeats)
-    for repeat in range(repeats):
-        start = time.perf_counter()
-        run_session(session, x=x)
-        times_ms[repeat] = (time.perf_counter() - start) * 1000
-    median, p95 = np.quantile(times_ms, [0.5, 0.95])
-    return {"median_ms": float(median), "p95_ms": float(p95), "samples_per_s": float(len(x) / median * 1000)}
 
 
 def network_rows(shard: Shard, *, count: int) -> NDArray[np.float32]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 FIRST_PARTY = ("datamill", "tasks")
 DECLARATIONS = frozenset({"datamill", "tasks", "datamill.catalog", "datamill.stage"})  # they name paths, not results
+BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")  # of a statement: where others stand
 TEMPLATES = "templates"  # folder beside a module whose files count as code
 
 
@@ -70,7 +71,7 @@ def module_file(name: str) -> Path | None:
 
 def imported_names(source: str, *, package: str) -> Iterator[str]:
     """Every dotted name that ``source`` imports; ``from a import b`` gives both ``a`` and ``a.b``."""
-    for node in ast.walk(ast.parse(source)):
+    for node in _statements(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -82,6 +83,14 @@ def imported_names(source: str, *, package: str) -> Iterator[str]:
             if base:
                 yield base
                 yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def _statements(node: ast.AST) -> Iterator[ast.AST]:
+    """Every statement below ``node``; expressions, which are most of a tree, hold none."""
+    for name in BLOCKS:
+        for child in getattr(node, name, ()):
+            yield child
+            yield from _statements(child)
 
 
 @cache

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from itertools import takewhile
 from pathlib import Path
 from typing import Literal
@@ -91,8 +92,12 @@ def explain(name: str, lines: list[str]) -> StageError:
     return StageError(f"{name} failed:\n" + "\n".join(lines[-15:]))
 
 
-def stage_environment(*, session: str) -> dict[str, str]:
-    """The environment for stages of one session: this interpreter first on the path, nothing that servers are told."""
+@cache  # libraries that the flow loads while its stages work set variables; a host of other variables would refuse them
+def stage_environment(*, session: str) -> Mapping[str, str]:
+    """The environment for stages of one session: this interpreter first on the path, nothing that servers are told.
+
+    It is that of the first call, which comes before anything is loaded for the session.
+    """
     environment = {key: value for key, value in os.environ.items() if not key.startswith(FOREIGN)}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"
     environment["DATAMILL_SESSION"] = session

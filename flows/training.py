@@ -90,8 +90,10 @@ def train_model(root: str = ".", target: str | None = None) -> dict[str, str]:
     read_policy(workspace)  # its faults are told before any work, not after
     chosen = needed_by(target)
     session = Session(str(flow_run.get_id() or f"flow-{random.getrandbits(48):x}"), str(flow_run.get_name() or "flow"))
+    named = f"{session.key}={session.name}"
+    stage_environment(session=named)  # before relaying loads MLflow, which sets variables
     with training(workspace), relaying(workspace), stages_end_with_it():
-        futures = _submit(chosen, root=str(workspace), session=f"{session.key}={session.name}")
+        futures = _submit(chosen, root=str(workspace), session=named)
         outcomes = {name: _outcome(future) for name, future in futures.items()}
     statuses = {name: _status(outcome) for name, outcome in outcomes.items()}
     run_path = _close(workspace, session=session, statuses=statuses)

@@ -97,7 +97,7 @@ def export(
     import numpy as np
     import torch
 
-    from datamill import exporting, files
+    from datamill import exporting, files, inference
     from datamill.evaluation.prediction import open_splits
     from datamill.networks import load_network, read_spec
     from datamill.reporting.cards import write_card
@@ -111,7 +111,7 @@ def export(
     graph = exporting.to_onnx(trained_network, shape=rows.shape[1:])
     content = graph.SerializeToString(deterministic=True)
 
-    session = exporting.open_session(content, num_threads=context.num_threads)
+    session = inference.open_session(content, num_threads=context.num_threads)
     parity = exporting.check_parity(session, network=trained_network, shard=split["test"], batch_size=params.batch_size)
     exporting.require_parity(parity, max_difference=params.max_difference)
     model.write_bytes(content)
@@ -120,13 +120,13 @@ def export(
     described = exporting.describe_interface(
         spec,
         example=rows[:1],
-        probabilities=exporting.run_session(session, x=rows[:1]),
+        probabilities=inference.run_session(session, x=rows[:1]),
         preprocessor_sha256=files.sha256_file(preprocessor),
     )
     files.write_json(interface, described)
 
     timing = params.latency.model_dump()
-    latency = {str(size): exporting.measure_latency(session, x=rows[:size], **timing) for size in BATCHES}
+    latency = {str(size): inference.measure_latency(session, x=rows[:size], **timing) for size in BATCHES}
     measured = {"threads": context.num_threads, "latency": latency}
     files.write_json(times, measured)
     context.tracker.log_metrics({f"latency.{size}.median_ms": row["median_ms"] for size, row in latency.items()})

@@ -37,7 +37,7 @@ def judge(
         StageError: The predictions are of other data than the workspace holds.
         DataError: The candidate's files do not belong together.
     """
-    from datamill.promotion.racing import race  # onnxruntime and torch
+    from datamill.promotion.racing import race  # onnxruntime
     from datamill.promotion.recent import read_shadow
 
     num_threads = Settings.from_environment().num_threads

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datamill import exporting
+from datamill import inference
 
 WARMUP, REPEATS, ROUNDS = 5, 40, 5
 
@@ -19,14 +19,14 @@ def race(folders: Sequence[Path], *, num_threads: int) -> list[float]:
     """
     runners = [
         (
-            exporting.open_session((folder / "model.onnx").read_bytes(), num_threads=num_threads),
+            inference.open_session((folder / "model.onnx").read_bytes(), num_threads=num_threads),
             np.load(folder / "example.npy", allow_pickle=False),
         )
         for folder in folders
     ]
     times = [
         [
-            exporting.measure_latency(session, x=example, warmup=WARMUP, repeats=REPEATS)["median_ms"]
+            inference.measure_latency(session, x=example, warmup=WARMUP, repeats=REPEATS)["median_ms"]
             for session, example in runners
         ]
         for _ in range(ROUNDS)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from datamill import catalog, exporting
+from datamill import catalog, inference
 from datamill.errors import DataError
 from datamill.modalities import image
 from datamill.monitoring.answers import read_sample
@@ -107,11 +107,11 @@ def _key(row: NDArray[Any]) -> bytes:
 
 def _answer(folder: Path, *, rows: NDArray[Any], num_classes: int, num_threads: int) -> NDArray[np.float64]:
     """Class probabilities of one model, shape ``(N, K)``."""
-    session = exporting.open_session((folder / "model.onnx").read_bytes(), num_threads=num_threads)
+    session = inference.open_session((folder / "model.onnx").read_bytes(), num_threads=num_threads)
     found = np.empty((len(rows), num_classes))
     for start in range(0, len(rows), BATCH_SIZE):
         x = to_input(rows[start : start + BATCH_SIZE]).contiguous().numpy()
-        found[start : start + BATCH_SIZE] = exporting.run_session(session, x=x)
+        found[start : start + BATCH_SIZE] = inference.run_session(session, x=x)
     return found
 
 

@@ -15,7 +15,7 @@ from datamill.errors import ParamsError
 from datamill.shards.batching import Place, Portion
 from datamill.shards.cache import SampleCache
 from datamill.shards.decoding import Decode, ImageColumn
-from datamill.shards.fields import ArrayField, BytesField
+from datamill.shards.fields import ArrayField, BytesField, held
 from datamill.shards.gathering import ArrayColumn, Column, NormalisedColumn, Normaliser, Statistics
 from datamill.shards.native import Shard
 from datamill.shards.windows import PaddedColumn, Window, WindowColumn
@@ -103,7 +103,8 @@ class Assembler:
         self._recipe = recipe
         self._seed = seed
         self._cache_bytes = cache_bytes // max(1, len(recipe.decode))
-        self._touches = touches
+        used = {name: shard.fields[name] for name in recipe.fields}
+        self._checked = [field for field in used.values() if touches or field.guard.is_streamed]
         self._encoded: dict[str, BytesField] = {}
         self._padded: dict[str, PaddedColumn] = {}
         self._columns: dict[str, Column] = {}
@@ -138,10 +139,7 @@ class Assembler:
             DataError: Rows are damaged.
         """
         rows, sizes, places = task.portion
-        if self._touches:
-            for name in self._recipe.fields:
-                self._shard.touch(name, rows)
-        with outside_inference_mode():
+        with held(self._checked, rows), outside_inference_mode():
             for name, column in self._columns.items():
                 column.load(rows, out=task.slot.memory[name][: len(rows)], epoch=task.epoch)
             batches = [dict(view) for view in self._views(task.slot, sizes=tuple(sizes))]

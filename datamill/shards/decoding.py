@@ -25,6 +25,7 @@ STREAM = 0x0DEC  # keeps crops apart from other random numbers of a row
 MAX_PIXELS = 64_000_000  # a header that claims more is refused before anything is decoded
 FAULT_BYTES = 2**16  # that Linux maps at once around what is read
 RESIDENT_BYTES = 2**25  # of mapped files, beyond which they are let go
+VECTOR_BYTES = 32  # of AVX2
 JPEG_START, JPEG_END, EXIF = b"\xff\xd8\xff", b"\xff\xd9", b"Exif\0\0"
 JPEG_METADATA = 0xE1  # the marker of a segment that may hold EXIF; pixels begin after the first that is no table
 JPEG_TABLES = frozenset({*range(0xE0, 0xF0), 0xFE, 0xDB, 0xC4, 0xDD})
@@ -133,9 +134,16 @@ class ImageColumn:
         return pixels
 
     def _borrow(self, size_bytes: int) -> Pixels:
+        """Memory for an image's pixels.
+
+        It begins between two multiples of 32: at one of them, libjpeg-turbo writes past the processor's cache, from
+        which the crop is copied next.
+        """
         memory: Pixels | None = getattr(self._memory, "pixels", None)
         if memory is None or len(memory) < size_bytes:
-            memory = self._memory.pixels = np.empty(size_bytes, np.uint8)
+            room = np.empty(size_bytes + VECTOR_BYTES, np.uint8)
+            start = (VECTOR_BYTES // 2 - room.ctypes.data) % VECTOR_BYTES
+            memory = self._memory.pixels = room[start : start + size_bytes]
         return memory
 
     def _place(self, pixels: Pixels, *, target: Pixels, chance: list[float]) -> None:

@@ -1,7 +1,8 @@
 """The fields of an open shard: arrays, byte strings and ragged arrays over memory-mapped segments."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -12,6 +13,7 @@ from datamill.shards import mapping
 from datamill.shards.index import Field
 from datamill.shards.integrity import Guard
 from datamill.shards.mapping import Places
+from datamill.shards.streaming import Block, Stream
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,12 +29,12 @@ class ArrayField:
     is.
     """
 
-    def __init__(self, field: Field, *, data: NDArray[Any], places: Places, guard: Guard) -> None:
+    def __init__(self, field: Field, *, data: NDArray[Any], places: Places, guard: Guard | Stream) -> None:
         """``data`` has one slot per index, shape ``(slots, *field.shape)``."""
         self.dtype: Final = data.dtype
         self.shape: Final = field.shape
         self.num_rows: Final = int(places.first[-1])
-        self.guard: Final = guard
+        self.guard: Final[Guard | Stream] = guard
         self._data = data
         self._places = places
         self._row_bytes = field.element_bytes
@@ -68,15 +70,35 @@ class ArrayField:
             IndexError: There is no such row.
         """
         if not self.guard.is_complete:
-            numbers, starts, stops = _ranges(rows, places=self._places)
-            first = self._places.first[numbers]
-            size = self._row_bytes
-            self.guard.touch(numbers, starts=(starts - first) * size, stops=(stops - first) * size)
+            numbers, starts, stops = self._bytes_of(rows)
+            self.guard.touch(numbers, starts=starts, stops=stops)
+
+    def blocks(self, rows: Rows = slice(None)) -> list[Block]:
+        """What must be held for some rows to be here: none of a field that is not streamed."""
+        if not isinstance(self.guard, Stream):
+            return []
+        numbers, starts, stops = self._bytes_of(rows)
+        return self.guard.blocks(numbers, starts=starts, stops=stops)
 
     def all(self) -> NDArray[Any]:
-        """Every row, verified, shape ``(N, *shape)``: a view, or a copy when there are holes."""
+        """Every row, verified, shape ``(N, *shape)``: a view, or a copy when there are holes.
+
+        Raises:
+            DataError: A block is not what was written, or the field is streamed.
+        """
+        if self.guard.is_streamed:
+            raise DataError(
+                f"the {self.num_rows} rows of this field are larger than the cache of their shard; index some of them, "
+                "load them in batches, or raise cache_bytes"
+            )
         self.guard.touch_all()
         return self.numpy if self.is_dense else self.numpy[self.slot_of(np.arange(self.num_rows))]
+
+    def _bytes_of(self, rows: Rows) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Numbers of the files that rows lie in, and their first bytes and ends in those."""
+        numbers, starts, stops = _ranges(rows, places=self._places)
+        first, size = self._places.first[numbers], self._row_bytes
+        return numbers, (starts - first) * size, (stops - first) * size
 
 
 class VerifiedRows:
@@ -101,13 +123,14 @@ class VerifiedRows:
             return self[[int(rows)]][(0, *rest)]  # type: ignore[no-any-return]
         if isinstance(rows, slice):
             start, stop, step = rows.indices(len(self))
-            if step == 1 and field.is_dense:
+            if step == 1 and field.is_dense and not field.guard.is_streamed:
                 field.touch(slice(start, stop))
                 return field.numpy[(slice(start, stop), *rest)]  # type: ignore[no-any-return]
             rows = np.arange(start, stop, step)
         wanted = self._numbers(rows)
-        field.touch(wanted.ravel())
-        return field.numpy[(field.slot_of(wanted.ravel()).reshape(wanted.shape), *rest)]  # type: ignore[no-any-return]
+        with held([field], wanted.ravel()):
+            slots = field.slot_of(wanted.ravel()).reshape(wanted.shape)
+            return field.numpy[(slots, *rest)]  # type: ignore[no-any-return]
 
     def _numbers(self, rows: Any) -> NDArray[np.int64]:
         """Row numbers from 0, of numbers that may count from the end or of a mask."""
@@ -145,7 +168,7 @@ class RaggedField:
         rows: Places,
         elements: Places,
         offsets: Sequence[NDArray[np.uint64]],
-        guards: tuple[Guard, Guard],
+        guards: tuple[Guard | Stream, Guard],
     ) -> None:
         """``offsets`` has one array per segment, ``guards`` stand over the data and over the offsets."""
         self.dtype: Final = data.dtype
@@ -215,12 +238,23 @@ class RaggedField:
             DataError: A block is not what was written.
             IndexError: There is no such row.
         """
-        if self.guard.is_complete and self.offsets_guard.is_complete:
-            return
+        if not (self.guard.is_complete and self.offsets_guard.is_complete):
+            numbers, starts, stops = self._bytes_of(rows)
+            self.guard.touch(numbers, starts=starts, stops=stops)
+
+    def blocks(self, rows: Rows = slice(None)) -> list[Block]:
+        """See ``ArrayField.blocks``."""
+        if not isinstance(self.guard, Stream):
+            return []
+        numbers, starts, stops = self._bytes_of(rows)
+        return self.guard.blocks(numbers, starts=starts, stops=stops)
+
+    def _bytes_of(self, rows: Rows) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Numbers of the files that the elements of rows lie in, and their first bytes and ends in those."""
         numbers, first, last = _ranges(rows, places=self._rows)
         base, size = self._elements.first[numbers], self._element_bytes
         starts, stops = self.offsets[first].astype(np.int64) - base, self.offsets[last].astype(np.int64) - base
-        self.guard.touch(numbers, starts=starts * size, stops=stops * size)
+        return numbers, starts * size, stops * size
 
     def _shift_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         return self._elements.shift[self._rows.find(rows)]
@@ -236,6 +270,24 @@ class BytesField(RaggedField):
     def let_go(self) -> None:
         """Give back the memory of the bytes that were read so far, which the mapped file would keep."""
         mapping.let_go(self._data)
+
+
+@contextmanager
+def held(fields: Iterable[ArrayField | RaggedField], rows: Rows = slice(None)) -> Iterator[None]:
+    """Some rows of some fields, verified, and here until the context ends; what is not streamed stays here.
+
+    Raises:
+        DataError: A block is not what was written, cannot be fetched, or they are too many at once.
+        IndexError: There is no such row.
+    """
+    blocks: list[Block] = []
+    for field in fields:
+        if field.guard.is_streamed:
+            blocks += field.blocks(rows)
+        else:
+            field.touch(rows)
+    with blocks[0].stream.budget.holding(blocks) if blocks else nullcontext():
+        yield
 
 
 def _ranges(rows: Rows, *, places: Places) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:

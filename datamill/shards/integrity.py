@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,6 +106,8 @@ class Guarded:
 
 class Guard:
     """Verifies the blocks of some files, each block once; free of cost when all are verified; thread-safe."""
+
+    is_streamed: Final = False  # what is here stays here
 
     def __init__(self, guarded: Sequence[Guarded], *, block_bytes: int) -> None:
         """Nothing is verified yet."""

@@ -137,6 +137,7 @@ class ShardLoader:
             transform=transform,
         )
         self._order, self._seed, self._draw, self._buckets = order, seed, draw, buckets
+        _require_order(self._shard, fields=self._recipe.fields, order=order)
         self._num_workers, self._depth = num_workers, num_workers + prefetch - 1
         self._copy, self._ring = copy, ring
         self._pin = self._device.type == "cuda" if pin is None else pin
@@ -309,6 +310,15 @@ class Batches(Iterator[Batch]):
         """End the threads; asking for another batch is an error."""
         self._is_closed = True
         self._batches.close()
+
+
+def _require_order(shard: Shard, *, fields: Sequence[str], order: Kind) -> None:
+    streamed = [name for name in fields if name in shard.fields and shard.is_streamed(name)]
+    if order == "random" and streamed:
+        raise ParamsError(
+            f"order is 'random', but {', '.join(streamed)} of {shard.folder} is larger than its cache: almost every "
+            "row would fetch a block; choose 'blocks' or 'sequential', or open the shard with a larger cache_bytes"
+        )
 
 
 def _require_device(device: str | torch.device) -> torch.device:

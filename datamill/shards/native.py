@@ -18,6 +18,7 @@ from datamill.shards.fields import ArrayField, BytesField, RaggedField, Rows, Ve
 from datamill.shards.index import OFFSET, Field, File, Index, Segment, read_index
 from datamill.shards.integrity import Guard, Guarded, Stamp, opened, stamp
 from datamill.shards.mapping import Places, map_files
+from datamill.shards.streaming import Stream
 
 if TYPE_CHECKING:
     from datamill.samples import Dataset
@@ -126,6 +127,10 @@ class Shard:
         """
         self.fields[field].touch(rows)
 
+    def is_streamed(self, field: str) -> bool:
+        """Whether the rows of a field are here only while they are held: they are larger than the cache."""
+        return self.fields[field].guard.is_streamed
+
     def check_unchanged(self) -> None:
         """Pass when every file is still what was opened.
 
@@ -147,9 +152,9 @@ class Shard:
             if isinstance(field, RaggedField):
                 _ = field.offsets
 
-    def _guards(self) -> list[Guard]:
-        guards = [field.guard for field in self.fields.values()]
-        return guards + [field.offsets_guard for field in self.fields.values() if isinstance(field, RaggedField)]
+    def _guards(self) -> list[Guard | Stream]:
+        guards: list[Guard | Stream] = [field.guard for field in self.fields.values()]
+        return [*guards, *(field.offsets_guard for field in self.fields.values() if isinstance(field, RaggedField))]
 
     def _array(self, name: str) -> ArrayField:
         field = self.fields.get(name)
@@ -175,14 +180,22 @@ def open_shard(folder: Path, *, verify: bool = False) -> Shard:
     return shard
 
 
-def open_files(index: Index, *, folder: Path, locate: Callable[[File], Path]) -> Shard:
-    """A shard whose files may lie under other names.
+def open_files(
+    index: Index, *, folder: Path, locate: Callable[[File], Path], streams: Mapping[str, Stream] | None = None
+) -> Shard:
+    """A shard whose files may lie under other names, and the data of some fields elsewhere.
 
     Raises:
         DataError: A file is missing, truncated or altered.
     """
     fields = {
-        name: _open_field(field, segments=index.segments[name], block_bytes=index.block_bytes, locate=locate)
+        name: _open_field(
+            field,
+            segments=index.segments[name],
+            block_bytes=index.block_bytes,
+            locate=locate,
+            stream=(streams or {}).get(name),
+        )
         for name, field in index.fields.items()
     }
     return Shard(folder, index, fields)
@@ -213,11 +226,20 @@ def memory_shard(arrays: Mapping[str, NDArray[Any]], *, split: str, dataset: "Da
 
 
 def _open_field(
-    field: Field, *, segments: tuple[Segment, ...], block_bytes: int, locate: Callable[[File], Path]
+    field: Field,
+    *,
+    segments: tuple[Segment, ...],
+    block_bytes: int,
+    locate: Callable[[File], Path],
+    stream: Stream | None,
 ) -> AnyField:
     size = field.element_bytes
-    data_files = [(locate(segment.data), segment.data) for segment in segments]
-    flat, positions, guard = _map(data_files, element_bytes=size, block_bytes=block_bytes)
+    guard: Guard | Stream
+    if stream is None:
+        data_files = [(locate(segment.data), segment.data) for segment in segments]
+        flat, positions, guard = _map(data_files, element_bytes=size, block_bytes=block_bytes)
+    else:
+        flat, positions, guard = stream.content, stream.positions, stream
     data = flat.view(field.dtype).reshape(-1, *field.shape)
     slots = [position // size for position in positions]
     rows = Places([segment.num_rows for segment in segments], slots=slots)

@@ -6,6 +6,7 @@ source decides, every item as a sample or as a reject.
 
 from typing import TYPE_CHECKING
 
+from datamill.sources.addresses import local_path, watched
 from datamill.sources.params import (
     BundledSource,
     ExchangedSource,
@@ -93,10 +94,8 @@ def local_paths(params: IngestParams) -> list[str]:
 
     A glob stands for the folder it searches; one that searches the workspace's root, for the files it finds today.
     """
-    from datamill.sources import stores
-
-    paths = (stores.local_path(url) for url in _urls(params.source))
-    return [file for path in paths if path is not None for file in stores.watched(path)]
+    paths = (local_path(url) for url in _urls(params.source))
+    return [file for path in paths if path is not None for file in watched(path)]
 
 
 def fingerprint(params: IngestParams) -> str:
@@ -109,9 +108,11 @@ def fingerprint(params: IngestParams) -> str:
         from datamill.sources import query
 
         return query.fingerprint(params.source)
+    if not is_remote(params):
+        return ""
     from datamill.sources import stores
 
-    return stores.fingerprint(_remote(params)) if is_remote(params) else ""
+    return stores.fingerprint(_remote(params))
 
 
 def is_remote(params: IngestParams) -> bool:
@@ -120,9 +121,7 @@ def is_remote(params: IngestParams) -> bool:
 
 
 def _remote(params: IngestParams) -> list[str]:
-    from datamill.sources import stores
-
-    return [url for url in _urls(params.source) if stores.local_path(url) is None]
+    return [url for url in _urls(params.source) if local_path(url) is None]
 
 
 def _urls(source: Source) -> tuple[str, ...]:

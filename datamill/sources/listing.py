@@ -19,6 +19,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from datamill.sources.addresses import glob_base
 from datamill.sources.retrying import patiently
 
 TAG_FIELDS = ("ETag", "etag", "md5Hash", "content_md5")  # of a remote file, made from its content
@@ -161,13 +162,6 @@ def files_of(table: pa.Table, *, folder: str) -> list[StoredFile]:
 def version(info: dict[str, Any]) -> str:
     """What the store says of a file that changes with its content; empty if it says nothing but the size."""
     return next((str(info[name]) for name in (*TAG_FIELDS, *TIME_FIELDS) if info.get(name) is not None), "")
-
-
-def glob_base(pattern: str) -> str:
-    """The folder a glob searches: what stands before its first wildcard."""
-    parts = pattern.split("/")
-    fixed = next(index for index, part in enumerate(parts) if glob.has_magic(part))
-    return "/".join(parts[:fixed]) or ("/" if pattern.startswith("/") else ".")
 
 
 def _walk(descriptor: int, *, folder: str, prefix: str, is_text: bool, real_root: Path) -> Iterator[_Row]:

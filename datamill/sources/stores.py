@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import glob
 import gzip
 import hashlib
 import itertools
@@ -17,11 +16,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datamill.errors import DataError
+from datamill.sources.addresses import local_path
 from datamill.sources.listing import (
     LISTING,
     StoredFile,
     files_of,
-    glob_base,
     local_files,
     local_tables,
     remote_files,
@@ -236,20 +235,6 @@ def inflated(stream: IO[bytes]) -> IO[bytes]:
     magic = stream.read(len(GZIP_MAGIC))
     stream.seek(0)
     return cast("IO[bytes]", gzip.GzipFile(fileobj=stream)) if magic == GZIP_MAGIC else stream
-
-
-def local_path(url: str) -> str | None:
-    """The local path that ``url`` names, or ``None`` for a remote one."""
-    bare = url.removeprefix("file://").removeprefix("local://")
-    return None if "://" in bare or "::" in bare else str(Path(bare).expanduser())
-
-
-def watched(path: str) -> list[str]:
-    """Files and folders whose change may change what a local path or glob holds."""
-    if not glob.has_magic(path) or Path(path).exists():
-        return [path]
-    folder = Path(glob_base(path))
-    return [str(folder)] if folder != Path() else sorted(str(file) for file in folder.glob(path) if file.is_file())
 
 
 def fingerprint(urls: Sequence[str]) -> str:

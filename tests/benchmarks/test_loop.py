@@ -5,7 +5,8 @@ import urllib.request
 import numpy as np
 import pytest
 
-from benchmarks.loop import Found, Inbox, figures_of, tally, write_rows
+from benchmarks.loop import Found, figures_of, tally, write_rows
+from benchmarks.servers import Inbox
 
 STEPS = {"alert": 9.0, "retrain": 30.0, "decision": 80.0, "challenger": 81.0}
 

@@ -12,13 +12,10 @@ from datamill.errors import StageError
 from datamill.exporting import (
     Parity,
     check_parity,
-    measure_latency,
-    network_rows,
-    open_session,
     require_parity,
-    run_session,
     to_onnx,
 )
+from datamill.inference import open_session
 from datamill.networks import load_network
 from tests.trained import train_images, train_tables
 
@@ -79,14 +76,3 @@ def test_a_probability_that_is_no_number_is_a_difference(tmp_path: Path) -> None
     nn.init.constant_(broken.weight, float("nan"))
     session = open_session(to_onnx(nn.Linear(2, 3).eval(), shape=(2,)).SerializeToString(), num_threads=1)
     assert np.isnan(check_parity(session, network=broken, shard=shard, batch_size=5).max_difference)
-
-
-def test_latency_is_measured_on_as_many_rows_as_asked(tmp_path: Path) -> None:
-    shard = train_tables(tmp_path, steps=1).shard("test")
-    x = network_rows(shard, count=64)
-    assert x.shape == (64, 2)
-    assert np.array_equal(x[14], x[0])
-    session = open_session(to_onnx(nn.Linear(2, 3).eval(), shape=(2,)).SerializeToString(), num_threads=1)
-    assert run_session(session, x=x).shape == (64, 3)
-    times = measure_latency(session, x=x, warmup=1, repeats=5)
-    assert 0 < times["median_ms"] <= times["p95_ms"]

@@ -25,6 +25,28 @@ def test_from_imports_give_module_and_member():
     assert found == {"a.b", "c", "c.d", "p.q", "p.q.e", "p.q.g", "p.q.g.h", "p.i", "p.i.j"}
 
 
+def test_imports_count_wherever_a_statement_can_stand():
+    source = """
+class A:
+    async def f(self):
+        async with x: import a
+        for _ in y: import b
+        else: import c
+        while z: import d
+try: import e
+except OSError: import f
+else: import g
+finally: import h
+match x:
+    case 1: import i
+    case _ if x: import j
+if x: pass
+elif y: import k
+else: import l
+"""
+    assert sorted(imports.imported_names(source, package="p")) == list("abcdefghijkl")
+
+
 def test_the_digest_changes_with_the_code(monkeypatch, tmp_path):
     before = imports.digest("datamill.reading")
     changed = tmp_path / "datamill" / "reading.py"

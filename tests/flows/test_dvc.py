@@ -1,4 +1,11 @@
+import pytest
+
 from flows.dvc import LockedError, explain, stage_environment
+
+
+@pytest.fixture(autouse=True)
+def _forgetful():
+    stage_environment.cache_clear()
 
 
 def test_the_stages_own_message_is_the_error_with_all_its_lines():
@@ -32,3 +39,10 @@ def test_stages_are_not_told_what_the_flow_needs_to_log_in(monkeypatch):
     for name in ("PREFECT_API_AUTH_STRING", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_URI"):
         monkeypatch.setenv(name, "admin:secret")
     assert "admin:secret" not in stage_environment(session="key=name").values()
+
+
+def test_all_stages_of_a_session_get_the_same_variables_whatever_the_flow_loads_meanwhile(monkeypatch):
+    first = dict(stage_environment(session="key=name"))
+    monkeypatch.setenv("LD_LIBRARY_PATH", "/opt/of/some/library")
+    assert stage_environment(session="key=name") == first
+    assert stage_environment(session="other=name")["LD_LIBRARY_PATH"] == "/opt/of/some/library"

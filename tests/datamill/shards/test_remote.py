@@ -181,13 +181,6 @@ def test_files_that_another_process_has_open_are_not_evicted(tmp_path: Path) -> 
     assert column(open_remote("flaky://bucket/b", cache=cache, cache_bytes=ROWS)) == "2"
 
 
-def test_a_shard_larger_than_the_cache_is_refused_before_anything_is_fetched(tmp_path: Path) -> None:
-    upload(tmp_path / "made")
-    with pytest.raises(DataError, match=r"need 3000 bytes, the cache .*cache may hold 2999; raise cache_bytes"):
-        open_remote(URL, cache=tmp_path / "cache", cache_bytes=2999)
-    assert Flaky.opened == []
-
-
 @pytest.mark.parametrize("fault", ["timeout", "half", "longer", "altered", "own error"])
 def test_a_fault_is_tried_again(tmp_path: Path, fault: str) -> None:
     upload(tmp_path / "made")
