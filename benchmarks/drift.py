@@ -35,6 +35,7 @@ from safetensors.torch import load_file, save_file
 from scipy import stats
 from torch import nn
 
+from datamill.config import parse_yaml
 from datamill.drift import Control, DriftParams, Observations, judge
 from datamill.networks import build, design, to_input
 
@@ -47,31 +48,18 @@ KNOCKED_OUT = {"small": 0.1, "medium": 0.5, "large": 1.0}
 EASE = 0.8  # of the bars of detection with ``--quick``
 CHILD = "--child"
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
+DEFAULTS: dict[str, Any] = parse_yaml((Path(__file__).parent.parent / "watch.yaml").read_text(encoding="utf-8"))[
+    "drift"
+]
 PARAMS: dict[str, Any] = {
+    **DEFAULTS,
     "backend": "native",
-    "level": 0.05,
     "false_alarms_per_month": None,
     "windows_per_month": 120,
-    "correction": "bonferroni",
-    "detectors": {
-        "numbers": ["ks"],
-        "categories": ["chi2"],
-        "joint": ["mmd"],
-        "embedding": ["mmd"],
-        "prediction": ["ks", "fet", "novelty"],
-        "label": ["chi2"],
-        "concept": ["residual"],
-    },
+    "detectors": {**DEFAULTS["detectors"], "joint": ["mmd"]},
     "min_effect": {"wasserstein": 0.0, "cramers_v": 0.0, "psi": 0.0, "mmd": 0.0, "auc": 0.5, "share": 0.0},
-    "seasonality": "none",
     "min_matched": 100,
-    "min_samples": 20,
-    "max_pairwise_rows": 1_000,
-    "max_classifier_rows": 10_000,
-    "num_permutations": 200,
     "min_labels": 100,
-    "margin": 0.03,
-    "confidence": 0.95,
     "num_examples": 5,
     "seed": 0,
 }

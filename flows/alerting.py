@@ -85,7 +85,16 @@ class PrefectBlock:
             notify(message.text, subject=message.title, _sync=True)
 
 
-def announce(root: Path, *, verdict: Verdict, window: str, model: str, links: Mapping[str, str], now: datetime) -> None:
+def announce(
+    root: Path,
+    *,
+    verdict: Verdict,
+    window: str,
+    model: str,
+    links: Mapping[str, str],
+    now: datetime,
+    is_whole: bool = True,
+) -> None:
     """Tell what ``verdict`` gives reason to tell, once for each window; what cannot be delivered now waits.
 
     Args:
@@ -95,6 +104,7 @@ def announce(root: Path, *, verdict: Verdict, window: str, model: str, links: Ma
         model: Which model was watched.
         links: Where to look: ``report``, ``mlflow``.
         now: Time of judging, with its zone.
+        is_whole: Whether the verdict is about the window as a whole, and not about labels alone that came later.
 
     Raises:
         ParamsError: ``watch.yaml`` is wrong.
@@ -105,7 +115,7 @@ def announce(root: Path, *, verdict: Verdict, window: str, model: str, links: Ma
     params = load_section(root, "alerts", AlertParams)
     store = Store(root)
     store.begin_channels(params.channels)
-    reading = read_verdict(verdict, workspace=root.name, model=model, window=window, links=links)
+    reading = read_verdict(verdict, workspace=root.name, model=model, window=window, links=links, is_whole=is_whole)
     store.record(reading, params=params, now=now)
     _deliver(store, params=params, root=root, now=now)
 

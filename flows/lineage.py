@@ -9,6 +9,7 @@ from prefect.artifacts import create_markdown_artifact
 
 from datamill.errors import DataError, DatamillError
 from datamill.lineage import recording
+from datamill.lineage.pruning import prune
 from datamill.lineage.runs import CHAMPION, Run, find_run, open_record, records
 from datamill.tracking import Session, Tracker
 from tasks import PIPELINE
@@ -24,6 +25,10 @@ def keep_record(root: Path, *, session: Session, statuses: Mapping[str, str], tr
         print(f"  warning: this run is not on record: {error}", file=sys.stderr, flush=True)
         return
     tracker.log_record(folder)
+    try:
+        prune(root)
+    except (DatamillError, OSError) as error:
+        print(f"  warning: old runs stay on record: {error}", file=sys.stderr, flush=True)
 
 
 def tell_why(root: Path, *, session: Session, statuses: Mapping[str, str]) -> None:

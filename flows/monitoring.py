@@ -9,7 +9,7 @@ from prefect.runtime import flow_run
 
 from datamill.monitoring.config import load_watch
 from datamill.monitoring.verdicts import REPORT, WINDOWS, Judged, window_folder
-from datamill.monitoring.watching import Pass, mark_told, track, untold, watch_once
+from datamill.monitoring.watching import Pass, is_current, mark_told, track, untold, watch_once
 from datamill.settings import Settings
 from datamill.tracking import redact, tracking_uri
 from flows import alerting, retraining
@@ -45,9 +45,11 @@ def watch_drift(root: str = ".", source: str | None = None) -> Pass:
     for judged in untold(workspace):
         _tell(workspace, judged)
     found = watch_once(workspace, now=datetime.now(UTC), source=source)
-    if found.judged is not None:
-        _tell(workspace, found.judged)
-    else:
+    if found.labels:
+        get_run_logger().info("labels: %s", "; ".join([str(found.labels), *found.labels.notes]))
+    for judged in (*([found.judged] if found.judged else ()), *found.labelled):
+        _tell(workspace, judged)
+    if found.judged is None:
         get_run_logger().info("nothing new; %d files wait", found.num_waiting)
         alerting.deliver_waiting(workspace, now=datetime.now(UTC))
         retraining.resume(workspace)
@@ -58,7 +60,10 @@ def summarise(judged: Judged, *, links: dict[str, str]) -> str:
     """A judged window on one page (Markdown)."""
     verdict = judged.verdict
     word = "performance at risk" if verdict.is_at_risk else "drift" if verdict.is_drift else "no drift"
-    lines = [f"**Window {judged.number}: {word}** · {verdict.num_samples} samples, {judged.num_rejects} rejects", ""]
+    size = f"{verdict.num_samples} samples, {judged.num_rejects} rejects"
+    lines = [f"**Window {judged.number}: {word}** · {size}", ""]
+    if judged.about == "labels":
+        lines = [f"**Labels of window {judged.number}: {word}** · {verdict.num_samples} labels", ""]
     if verdict.performance is not None:
         one = verdict.performance
         told = "measured" if one.is_measured else "estimated"
@@ -85,12 +90,20 @@ def _tell(root: Path, judged: Judged) -> None:
     create_markdown_artifact(
         key="datamill-watch", markdown=summarise(judged, links=links), description="What the window was found to be"
     )
-    verdict, window = judged.verdict, judged.window
-    now = datetime.now(UTC)
-    alerting.announce(root, verdict=verdict, window=window, model=judged.model, links=links, now=now)
-    decision = retraining.consider(root, verdict=verdict, num_new=verdict.num_samples, now=now, window=window)
-    get_run_logger().info("retrain: %s (%s)", decision.result, "; ".join(decision.reasons))
+    if judged.about == "items" or is_current(root, judged):
+        _alert(root, judged, links=links)
     mark_told(root, judged)
+
+
+def _alert(root: Path, judged: Judged, *, links: dict[str, str]) -> None:
+    """Tell those who are to be alerted, and whoever trains; labels are of items that were counted as new before."""
+    verdict, now, is_whole = judged.verdict, datetime.now(UTC), judged.about == "items"
+    alerting.announce(
+        root, verdict=verdict, window=judged.name, model=judged.model, links=links, now=now, is_whole=is_whole
+    )
+    num_new = verdict.num_samples if is_whole else 0
+    decision = retraining.consider(root, verdict=verdict, num_new=num_new, now=now, window=judged.name)
+    get_run_logger().info("retrain: %s (%s)", decision.result, "; ".join(decision.reasons))
 
 
 def _cell(text: str) -> str:

@@ -21,8 +21,14 @@ def show_pass(found: Pass, *, root: Path, console: Console | None = None) -> Non
         console.print(f"nothing new{waiting}")
         for note in found.notes:
             console.print(f"  note: {note}", style="dim", markup=False)
-        return
-    _show(found.judged, root=root, console=console)
+    else:
+        _show(found.judged, root=root, console=console)
+    if found.labels:
+        console.print(f"labels: {found.labels}", markup=False, highlight=False)
+        for note in found.labels.notes:
+            console.print(f"  note: {note}", style="dim", markup=False, highlight=False)
+    for judged in found.labelled:
+        _show(judged, root=root, console=console)
 
 
 def word_of(judged: Judged) -> str:
@@ -35,10 +41,10 @@ def word_of(judged: Judged) -> str:
 def _show(judged: Judged, *, root: Path, console: Console) -> None:
     verdict, word = judged.verdict, word_of(judged)
     waiting = f", {judged.num_waiting} files wait" if judged.num_waiting else ""
-    console.print(
-        f"window {judged.number}: [{STYLES[word]}]{word}[/] · {verdict.num_samples} samples, {judged.num_rejects} "
-        f"rejects{waiting}, model {judged.model}"
-    )
+    what, size = f"window {judged.number}", f"{verdict.num_samples} samples, {judged.num_rejects} rejects{waiting}"
+    if judged.about == "labels":
+        what, size = f"labels of window {judged.number}", f"{verdict.num_samples} labels"
+    console.print(f"{what}: [{STYLES[word]}]{word}[/] · {size}, model {judged.model}")
     one = verdict.performance
     if one is not None:
         told = "measured" if one.is_measured else "estimated"

@@ -83,6 +83,8 @@ class Reading:
         is_drift: Whether anything moved.
         alerts: What is wrong, one per topic.
         judged: Topics that could be judged. One that could not has neither come nor gone.
+        is_measured: Whether the performance is known from labels; what is estimated says nothing of it then.
+        is_whole: Whether the window was judged as a whole, and not by labels alone that came later.
     """
 
     workspace: str
@@ -93,17 +95,30 @@ class Reading:
     is_drift: bool
     alerts: tuple[Alert, ...]
     judged: frozenset[str]
+    is_measured: bool = False
+    is_whole: bool = True
 
     def is_judged(self, topic: str) -> bool:
         """Whether ``topic`` could be judged; a check of quality that finds nothing may say nothing."""
-        return topic in self.judged or (topic.startswith(QUALITY) and self.num_samples > 0 and bool(self.judged))
+        is_silent = self.is_whole and topic.startswith(QUALITY) and self.num_samples > 0 and bool(self.judged)
+        return topic in self.judged or is_silent
 
 
-def read_verdict(verdict: "Verdict", *, workspace: str, model: str, window: str, links: Mapping[str, str]) -> Reading:
+def read_verdict(
+    verdict: "Verdict", *, workspace: str, model: str, window: str, links: Mapping[str, str], is_whole: bool = True
+) -> Reading:
     """What ``verdict`` gives reason to say.
 
     Only performance at risk is a page; whatever else moved is a notice. Quality is a topic for each check, because a
     missing column and a class never seen before are different faults.
+
+    Args:
+        verdict: Of the window.
+        workspace: Name of the workspace's folder.
+        model: Which model was watched.
+        window: The window's id.
+        links: Where the report and the MLflow run are, by name.
+        is_whole: Whether it is about the window as a whole, and not about labels alone that came later.
     """
     outcomes: dict[str, list[Outcome]] = {}
     if verdict.performance is not None:  # first, because channels deliver in order and pages are in a hurry
@@ -134,6 +149,8 @@ def read_verdict(verdict: "Verdict", *, workspace: str, model: str, window: str,
         is_drift=verdict.is_drift,
         alerts=tuple(alerts),
         judged=frozenset(outcomes),
+        is_measured=verdict.performance is not None and verdict.performance.is_measured,
+        is_whole=is_whole,
     )
 
 

@@ -70,13 +70,16 @@ def since_time(text: str, *, now: datetime) -> datetime:
 
 
 def _counts(windows: Sequence[Window]) -> str:
-    if not windows:
-        return "No window was judged."
-    samples = sum(window.num_samples for window in windows)
-    drifted = sum(window.is_drift for window in windows)
-    span = f"from {windows[0].window} to {windows[-1].window}" if len(windows) > 1 else windows[0].window
-    judged = f"{_plural(len(windows), 'window')} of {_plural(samples, 'sample')} judged ({span})"
-    return f"{judged}; in {drifted} of them something moved."
+    whole = [window for window in windows if window.is_whole]
+    late = len(windows) - len(whole)
+    labels = f" Labels of {_plural(late, 'earlier window')} were judged." if late else ""
+    if not whole:
+        return f"No window was judged.{labels}"
+    samples = sum(window.num_samples for window in whole)
+    drifted = sum(window.is_drift for window in whole)
+    span = f"from {whole[0].window} to {whole[-1].window}" if len(whole) > 1 else whole[0].window
+    judged = f"{_plural(len(whole), 'window')} of {_plural(samples, 'sample')} judged ({span})"
+    return f"{judged}; in {drifted} of them something moved.{labels}"
 
 
 def _section(title: str, lines: list[str]) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from datamill.alerts.alert import Alert, Reading, Record, Severity
+from datamill.alerts.alert import AT_RISK, Alert, Reading, Record, Severity
 
 Event = Literal["raised", "counted", "repeated", "recovered", "replaced"]
 
@@ -22,6 +22,7 @@ class Episode(Record):
         num_windows: Windows it was seen in.
         num_counted: How many of these were counted and not sent, since it was last told of.
         num_calm: Windows in a row, up to the latest, that were judged and showed nothing.
+        is_measured: Whether labels have shown it; only labels can then tell that it is over.
     """
 
     topic: str
@@ -35,6 +36,7 @@ class Episode(Record):
     num_windows: int = 1
     num_counted: int = 0
     num_calm: int = 0
+    is_measured: bool = False
 
 
 class State(Record):
@@ -96,6 +98,7 @@ def step(
 
 
 def _see(episode: Episode | None, alert: Alert, *, reading: Reading, now: datetime, cooldown: timedelta) -> Change:
+    is_measured = alert.topic == AT_RISK and reading.is_measured
     if episode is None:
         opened = Episode(
             topic=alert.topic,
@@ -106,10 +109,17 @@ def _see(episode: Episode | None, alert: Alert, *, reading: Reading, now: dateti
             opened_in=reading.window,
             last_in=reading.window,
             sent_at=now,
+            is_measured=is_measured,
         )
         return Change("raised", opened, alert)
     sent_at = min(episode.sent_at, now)
-    seen = {"last_in": reading.window, "sent_at": sent_at, "num_windows": episode.num_windows + 1, "num_calm": 0}
+    seen = {
+        "last_in": reading.window,
+        "sent_at": sent_at,
+        "num_windows": episode.num_windows + 1,
+        "num_calm": 0,
+        "is_measured": is_measured or episode.is_measured,
+    }
     if now - sent_at >= cooldown:
         return Change("repeated", episode.model_copy(update=seen), alert)
     return Change("counted", episode.model_copy(update={**seen, "num_counted": episode.num_counted + 1}), alert)
@@ -124,7 +134,7 @@ def _rest(episode: Episode, *, reading: Reading, calm_windows: int) -> tuple[Epi
     """An episode that a window did not show, and how it ended if it did."""
     if episode.model != reading.model:
         return episode, "replaced"
-    if not reading.is_judged(episode.topic):
+    if not reading.is_judged(episode.topic) or (episode.is_measured and not reading.is_measured):
         return episode, None
     rested = episode.model_copy(update={"num_calm": episode.num_calm + 1})
     return rested, "recovered" if rested.num_calm >= calm_windows else None

@@ -18,7 +18,7 @@ class Told(Record):
 
 
 class Window(Record):
-    """One judged window."""
+    """One judged window, or labels of one that were judged later."""
 
     window: str
     model: str
@@ -27,6 +27,7 @@ class Window(Record):
     is_drift: bool
     changes: tuple[Told, ...]
     links: Mapping[str, str]
+    is_whole: bool = True
 
 
 def window_of(reading: Reading, changes: Iterable[Change], *, now: datetime) -> Window:
@@ -49,4 +50,5 @@ def window_of(reading: Reading, changes: Iterable[Change], *, now: datetime) -> 
         is_drift=reading.is_drift,
         changes=tuple(told),
         links=dict(reading.links),
+        is_whole=reading.is_whole,
     )

@@ -72,6 +72,14 @@ def comparisons(
     yield from pair.joint()
     yield from pair.embeddings()
     yield from pair.predictions()
+    yield from label_comparisons(reference, window, params=params, backend=backend)
+
+
+def label_comparisons(
+    reference: Observations, window: Observations, *, params: DriftParams, backend: Backend
+) -> Iterator[Comparison]:
+    """Those that need labels."""
+    pair = _Pair(reference, window, params, backend)
     yield from pair.labels()
     yield from pair.concept()
 
@@ -92,6 +100,19 @@ def has_predictions(reference: Observations, window: Observations) -> bool:
     left, right = reference.probabilities, window.probabilities
     return (
         left is not None and right is not None and left.shape[1] == right.shape[1] and _same_classes(reference, window)
+    )
+
+
+def is_regression(reference: Observations, window: Observations) -> bool:
+    """Whether both sides have a regression's predictions."""
+    return reference.predictions is not None and window.predictions is not None
+
+
+def has_targets(reference: Observations, window: Observations, *, params: DriftParams) -> bool:
+    """Whether both sides have enough of a regression's targets."""
+    return all(
+        side.targets is not None and int(np.isfinite(side.targets).sum()) >= params.min_labels
+        for side in (reference, window)
     )
 
 
@@ -154,6 +175,9 @@ class _Pair:
             yield from self._drawn("embedding", self.params.detectors.embedding, *samples)
 
     def predictions(self) -> Iterator[Comparison]:
+        if is_regression(self.reference, self.window):
+            tests = [name for name in self.params.detectors.prediction if name in ("ks", "cvm", "psi")]
+            yield from self._all("prediction", tests, "", *self._finite("predictions"))
         if not has_predictions(self.reference, self.window):
             return
         before, after = answers(self.reference), answers(self.window)
@@ -175,7 +199,13 @@ class _Pair:
         sides = self.reference.probabilities, self.window.probabilities
         yield from self._drawn("prediction", rest, *sides, through=blunted)
 
+    def _finite(self, name: str) -> tuple[Sample, Sample]:
+        before, after = (getattr(side, name) for side in (self.reference, self.window))
+        return before[np.isfinite(before)], after[np.isfinite(after)]
+
     def labels(self) -> Iterator[Comparison]:
+        if has_targets(self.reference, self.window, params=self.params) and self.params.detectors.label:
+            yield from self._all("label", self.params.detectors.numbers, "", *self._finite("targets"))
         if not has_labels(self.reference, self.window, params=self.params):
             return
         before, after = self.reference.labels, self.window.labels

@@ -1,4 +1,4 @@
-"""How good a model is on new samples: estimated from its confidence, or from a model of its loss, or measured."""
+"""How good a classifier is on new samples: estimated from its confidence, or measured."""
 
 # Shapes: N samples, K classes, D features.
 
@@ -9,9 +9,8 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
-from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import KFold, cross_val_predict
+from sklearn.model_selection import KFold
 
 from datamill.drift.detectors import Finding, Sample, Setting
 from datamill.drift.verdict import Estimate
@@ -176,35 +175,6 @@ def measure_accuracy(reference: Judged, window: Judged, *, level: float, margin:
         high=min(middle + half, 1.0),
         is_measured=True,
         is_at_risk=bool(is_lower and accuracy < before - margin),
-    )
-
-
-def estimate_loss(
-    features_ND: Floats, *, losses: Floats, window_ND: Floats, metric: str, margin: float, interval: float, seed: int
-) -> Estimate:
-    """The mean loss of a regression on samples without labels: what a model of the loss expects of their features.
-
-    Args:
-        features_ND: Features and prediction of each reference sample, shape ``(N, D)``.
-        losses: The loss of each (absolute or squared error), shape ``(N,)``.
-        window_ND: Features and prediction of the new samples, shape ``(M, D)``.
-        metric: What the loss is called: ``mae``, ``mse``.
-        margin: Rise of the loss that is allowed (the loss's unit).
-        interval: Confidence of the interval.
-        seed: Seeds the folds.
-
-    Source: NannyML, "Direct loss estimation", in its documentation, 2022.
-    """
-    model = HistGradientBoostingRegressor(max_iter=100, max_leaf_nodes=15, early_stopping=False, random_state=seed)
-    folds = KFold(NUM_FOLDS, shuffle=True, random_state=seed)
-    missed = losses - cross_val_predict(model, features_ND, losses, cv=folds)
-    told = model.fit(features_ND, losses).predict(window_ND)
-    before, value = float(losses.mean()), float(told.mean() + missed.mean())
-    deviation = math.sqrt(float(missed.var()) * (1 / len(window_ND) + 1 / len(losses)))
-    z = float(stats.norm.ppf((1 + interval) / 2))
-    low, high = max(value - z * deviation, 0.0), value + z * deviation
-    return Estimate(
-        metric, before, value, low, high, is_measured=False, is_at_risk=value > before + margin and low > before
     )
 
 

@@ -23,6 +23,7 @@ from datamill.drift.verdict import Outcome, Slice
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
+NUMERIC = {"prediction": "predictions", "label": "targets"}  # what a regression has for these kinds
 LOOKED_AT = 20_000  # samples of each side that slices and examples are taken from; bounds work
 NUM_SLICES = 10
 NUM_PARTS = 4  # of a number's range that are slices: quarters of the reference
@@ -46,6 +47,9 @@ def _detail(outcome: Outcome, *, reference: Observations, window: Observations, 
             values = columns.all_numbers(before), columns.all_numbers(after)
             return number_shares(*values, ids=window.sample_ids, num_examples=num)
         return category_shares(before, after, ids=window.sample_ids, num_examples=num)
+    if outcome.kind in NUMERIC and not subject and getattr(reference, NUMERIC[outcome.kind]) is not None:
+        sides = getattr(reference, NUMERIC[outcome.kind]), getattr(window, NUMERIC[outcome.kind])
+        return number_shares(*sides, ids=window.sample_ids, num_examples=num)
     if outcome.kind == "prediction" and subject in reference.classes:
         return _class_shares(outcome, reference, window, num_examples=num)
     if outcome.kind == "label":

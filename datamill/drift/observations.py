@@ -1,4 +1,7 @@
-"""What drift is judged on: light features, embeddings, predictions and labels of the same samples, row by row."""
+"""What drift is judged on: light features, embeddings, predictions and labels of the same samples, row by row.
+
+A classifier's have ``classes``, ``probabilities`` and ``labels``, a regression's ``predictions`` and ``targets``.
+"""
 
 # Shapes: N samples, D embedding, K classes.
 
@@ -24,6 +27,8 @@ class Observations:
         labels: Number of each sample's class; -1 where it is not known, -2 where it is none of ``classes``; int64,
             shape ``(N,)``.
         times: When each sample was taken, ``datetime64[us]`` in UTC, ``NaT`` where that is not known, shape ``(N,)``.
+        predictions: What a regression answers instead of probabilities, in the target's unit, float64, shape ``(N,)``.
+        targets: What is true, in the same unit, NaN where it is not known, float64, shape ``(N,)``.
     """
 
     sample_ids: tuple[str, ...]
@@ -33,6 +38,8 @@ class Observations:
     probabilities: NDArray[np.float32] | None = None
     labels: NDArray[np.int64] | None = None
     times: NDArray[np.datetime64] | None = None
+    predictions: NDArray[np.float64] | None = None
+    targets: NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -43,7 +50,7 @@ def take(observations: Observations, rows: NDArray[np.int64]) -> Observations:
     """Some of the samples, in the order of ``rows``."""
     arrays = {
         name: None if (array := getattr(observations, name)) is None else array[rows]
-        for name in ("embeddings", "probabilities", "labels", "times")
+        for name in ("embeddings", "probabilities", "labels", "times", "predictions", "targets")
     }
     ids = tuple(observations.sample_ids[row] for row in rows)
     return Observations(ids, observations.features.take(pa.array(rows)), observations.classes, **arrays)

@@ -15,6 +15,7 @@ JointTest = Literal["mmd", "novelty", "classifier", "lsdd", "online_mmd"]
 PredictionTest = Literal["ks", "cvm", "psi", "fet", "uncertainty", "novelty", "mmd", "classifier", "lsdd"]
 LabelTest = Literal["chi2", "fet", "psi"]
 ConceptTest = Literal["residual"]
+Loss = Literal["mae", "rmse"]
 
 ALIBI_ONLY = ("tabular", "lsdd", "online_mmd")
 
@@ -32,9 +33,9 @@ class DetectorParams(Params):
     """The network's last hidden layer: mmd, novelty, classifier, lsdd, online_mmd."""
     prediction: tuple[PredictionTest, ...]
     """Class probabilities: ks, cvm, psi, and fet (share of the predictions) for each class; uncertainty (entropy),
-    novelty, mmd, classifier, lsdd for all at once."""
+    novelty, mmd, classifier, lsdd for all at once. A regression's predictions: ks, cvm, psi."""
     label: tuple[LabelTest, ...]
-    """Class shares, once labels arrive: chi2, fet (two classes), psi."""
+    """Class shares, once labels arrive: chi2, fet (two classes), psi. A regression's targets: the tests of numbers."""
     concept: tuple[ConceptTest, ...]
     """Whether the same confidence is right as often as before, once labels arrive: residual."""
 
@@ -89,6 +90,10 @@ class DriftParams(Params):
     """Labels from which performance is measured, and label and concept are tested (count); estimated with fewer."""
     margin: float = Field(ge=0, lt=1)
     """Loss of accuracy that is allowed (0 to 1); beyond it performance is at risk."""
+    loss: Loss
+    """What a regression's performance is: mae (mean absolute error) or rmse (root of the mean squared error)."""
+    loss_margin: float = Field(ge=0, le=10)
+    """Rise of a regression's loss that is allowed (share of the reference's); beyond it performance is at risk."""
     confidence: float = Field(ge=0.5, lt=1)
     """Of the interval around the performance (0 to 1)."""
     num_examples: int = Field(ge=0, le=100)

@@ -3,6 +3,7 @@
 # Shapes: N samples.
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -31,16 +32,22 @@ def check(reference: Observations, window: Observations, *, num_examples: int) -
             if kind_of(before) == kind_of(after):
                 yield from _column(name, before, after, ids=window.sample_ids, num_examples=num_examples)
     yield from _answers(reference, window, num_examples=num_examples)
-    if window.labels is not None and len(window.classes):
-        seen = np.zeros(0, bool) if reference.labels is None else reference.labels == UNKNOWN_CLASS
-        yield _unseen(
-            "unknown_class",
-            "",
-            window.labels == UNKNOWN_CLASS,
-            num_reference=len(reference),
-            num_allowed=int(seen.sum()),
-            examples=_ids(window.sample_ids, window.labels == UNKNOWN_CLASS, num_examples),
-        )
+    yield from unknown_classes(reference, window, num_examples=num_examples)
+
+
+def unknown_classes(reference: Observations, window: Observations, *, num_examples: int) -> Iterator[Outcome]:
+    """Whether more labels are none of the classes than the reference leads to expect; nothing without labels."""
+    if window.labels is None or not len(window.classes):
+        return
+    seen = np.zeros(0, bool) if reference.labels is None else reference.labels == UNKNOWN_CLASS
+    yield _unseen(
+        "unknown_class",
+        "",
+        window.labels == UNKNOWN_CLASS,
+        num_reference=len(reference),
+        num_allowed=int(seen.sum()),
+        examples=_ids(window.sample_ids, window.labels == UNKNOWN_CLASS, num_examples),
+    )
 
 
 def schema(reference: Observations, window: Observations) -> Iterator[Outcome]:
@@ -93,14 +100,18 @@ def _column(
 
 
 def _answers(reference: Observations, window: Observations, *, num_examples: int) -> Iterator[Outcome]:
-    """Embeddings and probabilities that are no numbers."""
-    for name in ("embeddings", "probabilities"):
+    """Embeddings, probabilities and predictions that are no numbers."""
+    for name in ("embeddings", "probabilities", "predictions"):
         before, after = getattr(reference, name), getattr(window, name)
         if before is not None and after is not None:
-            is_odd = ~np.isfinite(after).all(axis=1)
-            num_odd = int((~np.isfinite(before).all(axis=1)).sum())
+            is_odd = _is_odd(after)
+            num_odd = int(_is_odd(before).sum())
             broken = _more("non_finite", f"({name})", is_odd, count=num_odd, num=len(reference))
             yield _with_examples(broken, _ids(window.sample_ids, is_odd, num_examples))
+
+
+def _is_odd(rows: NDArray[np.floating[Any]]) -> Mask:
+    return np.asarray(~np.isfinite(rows.reshape(len(rows), -1)).all(axis=1))
 
 
 def _beyond(

@@ -12,7 +12,7 @@ from datamill.lineage.trail import Chapter, Trail
 from datamill.settings import STATE
 from datamill.stage import Stage
 
-WINDOWS, VERDICT = "reports/windows", "verdict.json"
+WINDOWS, VERDICT, LABELS = "reports/windows", "verdict.json", "labels.json"
 ALERTS = f"{STATE}/watch/alerts.db"
 MAX_LISTED = 5
 
@@ -36,15 +36,24 @@ def _window_chapters(folder: Path, *, root: Path) -> Iterator[Chapter]:
     yield Chapter(
         "window", place, facts | {"samples": found.get("num_samples"), "reference": found.get("num_reference")}
     )
+    yield from _found_chapters(found, place=place)
+    if (folder / LABELS).is_file():
+        later = json.loads((folder / LABELS).read_text(encoding="utf-8"))
+        facts = {name: later[name] for name in ("judged_at", "is_drift", "is_at_risk")}
+        yield Chapter("labels", place, facts | {"labels": later["verdict"]["num_samples"]})
+        yield from _found_chapters(later["verdict"], place=place)
+    for body, change in _told(root):
+        if _folder_name(body) == folder.name:
+            yield _alert_chapter(body, change)
+
+
+def _found_chapters(found: dict[str, Any], *, place: str) -> Iterator[Chapter]:
     if found.get("performance"):
         yield Chapter("performance", place, found["performance"])
     for outcome in found.get("outcomes", ()):
         if outcome["is_drift"]:
             names = ("detector", "subject", "effect_name", "effect", "p_value")
             yield Chapter(f"{outcome['kind']} drift", place, {name: outcome[name] for name in names})
-    for body, change in _told(root):
-        if body["window"] == folder.name:
-            yield _alert_chapter(body, change)
 
 
 def trace_alert(text: str, *, stages: Sequence[Stage], root: Path) -> Trail:
@@ -58,7 +67,7 @@ def trace_alert(text: str, *, stages: Sequence[Stage], root: Path) -> Trail:
         listed = ", ".join(known[:MAX_LISTED]) or "none"
         raise DataError(f"{len(fingerprints)} alerts have a fingerprint that begins with {text!r}; there are {listed}")
     chapters = [_alert_chapter(body, change) for body, change in told]
-    folder = root / WINDOWS / told[-1][0]["window"]
+    folder = root / WINDOWS / _folder_name(told[-1][0])
     if (folder / VERDICT).is_file():
         chapters += [chapter for chapter in _window_chapters(folder, root=root) if chapter.stage != "alert"]
     return Trail(f"alert {fingerprints[0]}", tuple(chapters))
@@ -69,6 +78,11 @@ def _alert_chapter(body: dict[str, Any], change: dict[str, Any]) -> Chapter:
     return Chapter(
         "alert", f"window {body['window']}", {**facts, "at": body["at"], "model": body["model"], **body["links"]}
     )
+
+
+def _folder_name(body: dict[str, Any]) -> str:
+    """Folder of a window on record, also of one whose labels were judged later."""
+    return str(body["window"]).partition(" ")[0]
 
 
 def _told(root: Path) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:

@@ -1,6 +1,6 @@
 """Small charts as inline SVG, whose colours follow the page: reference in grey, the window in colour."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,11 +66,20 @@ def bars(names: Sequence[str], *, reference: NDArray[np.float64], window: NDArra
     return _svg(marks, label="shares in reference and window", height=8 + row * max(1, len(order)))
 
 
-def trend(points: Sequence[Point], *, reference: float | None = None) -> Markup:
-    """A value over the windows, with its interval as a band; marked windows as filled dots."""
+def trend(
+    points: Sequence[Point], *, reference: float | None = None, true: Mapping[int, float] | None = None
+) -> Markup:
+    """A value over the windows, with its interval as a band; marked windows as filled dots.
+
+    Args:
+        points: Windows, oldest first.
+        reference: A level to compare with.
+        true: Values by number of a window that hold where the points are estimates; drawn as squares.
+    """
     width, height = 700, 150
+    true = true or {}
     ends = [end for point in points for end in (point.value, point.low, point.high) if end is not None]
-    ends += [] if reference is None else [reference]
+    ends += [*true.values(), *([] if reference is None else [reference])]
     low, high = min(ends), max(ends)
     margin = (high - low) * 0.12 or 0.05
     low, high = low - margin, high + margin
@@ -99,6 +108,9 @@ def trend(points: Sequence[Point], *, reference: float | None = None) -> Markup:
     for x, point in zip(xs, points, strict=True):
         style = "dot marked" if point.is_marked else "dot"
         marks.append(f'<circle class="{style}" cx="{x:.1f}" cy="{y(point.value):.1f}" r="3.6"/>')
+        if point.number in true:
+            at = f'x="{x - 3.2:.1f}" y="{y(true[point.number]) - 3.2:.1f}"'
+            marks.append(f'<rect class="true" {at} width="6.4" height="6.4"/>')
     for place in sorted({0, len(points) - 1}):
         anchor = "start" if place == 0 and len(points) > 1 else "end" if place else "middle"
         at = f'x="{xs[place]:.1f}" y="{height - 5}" text-anchor="{anchor}"'
@@ -106,26 +118,29 @@ def trend(points: Sequence[Point], *, reference: float | None = None) -> Markup:
     return _svg(marks, label="value by window", width=width, height=height)
 
 
-def interval(*, value: float, low: float, high: float, reference: float, is_bad: bool) -> Markup:
-    """A value with its interval on a line, beside the reference's."""
+def interval(
+    *, value: float, low: float, high: float, reference: float, is_bad: bool, most: float | None = 1.0
+) -> Markup:
+    """A value of 0 or more, ``most`` at the most, with its interval on a line, beside the reference's."""
     width, height = 700, 62
     ends = [value, low, high, reference]
-    margin = max(0.02, (max(ends) - min(ends)) * 0.3)
-    left, right = max(0.0, min(ends) - margin), min(1.0, max(ends) + margin)
+    margin = max(0.02 * (most or max(ends) or 1.0), (max(ends) - min(ends)) * 0.3)
+    left, right = max(0.0, min(ends) - margin), max(ends) + margin
+    right = right if most is None else min(most, right)
 
     def x(one: float) -> float:
         return 40 + (one - left) / (right - left) * (width - 80)
 
-    style = "bad" if is_bad else "good"
+    style, told = "bad" if is_bad else "good", _number(reference)
     anchor = "end" if x(reference) > width * 0.8 else "start" if x(reference) < width * 0.2 else "middle"
     marks = [
         f'<line class="rail" x1="{x(left):.1f}" x2="{x(right):.1f}" y1="31" y2="31"/>',
         f'<line class="span {style}" x1="{x(low):.1f}" x2="{x(high):.1f}" y1="31" y2="31"/>',
         f'<line class="level" x1="{x(reference):.1f}" x2="{x(reference):.1f}" y1="16" y2="46"/>',
         f'<circle class="point {style}" cx="{x(value):.1f}" cy="31" r="7"/>',
-        f'<text class="axis" x="{x(left):.1f}" y="58" text-anchor="middle">{left:.2f}</text>',
-        f'<text class="axis" x="{x(right):.1f}" y="58" text-anchor="middle">{right:.2f}</text>',
-        f'<text class="axis" x="{x(reference):.1f}" y="11" text-anchor="{anchor}">reference {reference:.3f}</text>',
+        f'<text class="axis" x="{x(left):.1f}" y="58" text-anchor="middle">{_number(left)}</text>',
+        f'<text class="axis" x="{x(right):.1f}" y="58" text-anchor="middle">{_number(right)}</text>',
+        f'<text class="axis" x="{x(reference):.1f}" y="11" text-anchor="{anchor}">reference {told}</text>',
     ]
     return _svg(marks, label=f"{value:.3f}, from {low:.3f} to {high:.3f}", width=width, height=height)
 

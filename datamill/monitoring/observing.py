@@ -1,12 +1,13 @@
 """The model that is watched, and what it sees in new data."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import torch
 from numpy.typing import NDArray
 from torch import nn
 
@@ -19,6 +20,7 @@ from datamill.networks import load_network, read_spec
 from datamill.networks.answers import answer
 from datamill.preprocessing import Preprocessor, load_preprocessor
 from datamill.samples import Dataset
+from datamill.sources.columns import as_number
 
 CHAMPION = "models/champion"
 NO_CHAMPION = "no champion yet: the model that was trained last is watched"
@@ -55,6 +57,7 @@ class Observed(NamedTuple):
     inputs: NDArray[Any]
     embeddings: NDArray[np.float32]
     probabilities: NDArray[np.float32]
+    predictions: NDArray[np.float64] | None = None
 
 
 def open_model(root: Path) -> WatchedModel:
@@ -85,20 +88,30 @@ def observe(table: pa.Table, *, model: WatchedModel, batch_size: int, device: st
     """What the model sees of samples, which ``table`` holds with their payload; at least one."""
     inputs = model.preprocessor.arrays(table)
     embeddings, probabilities = answer(model.network, rows=inputs, batch_size=batch_size, device=device)
-    return Observed(read_traits(table, dataset=model.dataset), inputs, embeddings, probabilities)
+    traits = read_traits(table, dataset=model.dataset)
+    if not model.reference.is_regression:
+        return Observed(traits, inputs, embeddings, probabilities)
+    with torch.inference_mode():
+        (answers,) = model.network.get_submodule("head")(torch.from_numpy(embeddings).to(device)).cpu().T
+    return Observed(traits, inputs, embeddings, probabilities[:, :0], answers.numpy().astype(np.float64))
 
 
 def reference_observations(reference: Reference) -> Observations:
     """The reference's test samples as drift is judged on; validation chose the checkpoint, so it is left out."""
     test = reference.only("test")
-    return Observations(
+    shared = Observations(
         sample_ids=tuple(test.rows["sample_id"].to_pylist()),
         features=test.features,
-        classes=reference.description.dataset.classes,
         embeddings=np.asarray(test.embeddings),
+        times=as_times(test.rows["time"]),
+    )
+    if reference.is_regression:
+        return replace(shared, predictions=np.asarray(test.predictions), targets=test.targets)
+    return replace(
+        shared,
+        classes=reference.description.dataset.classes,
         probabilities=np.asarray(test.probabilities),
         labels=test.rows["label"].to_numpy(),
-        times=as_times(test.rows["time"]),
     )
 
 
@@ -109,10 +122,27 @@ def as_labels(names: pa.ChunkedArray, *, classes: tuple[str, ...]) -> NDArray[np
     return np.asarray(pc.if_else(unknown, UNKNOWN_LABEL, numbers).to_numpy(), np.int64)
 
 
+def as_targets(names: pa.ChunkedArray) -> NDArray[np.float64]:
+    """A regression's targets, which come as labels: NaN for the empty text and for what is no number."""
+    return np.asarray(as_number(names.combine_chunks()).values.to_numpy(zero_copy_only=False), np.float64)
+
+
 def as_times(column: pa.ChunkedArray) -> NDArray[np.datetime64]:
     """Times in UTC, ``NaT`` where there is none."""
     naive = column.cast(pa.timestamp("us"))
     return np.asarray(naive.to_numpy(), "datetime64[us]")
+
+
+def matrix(column: pa.ChunkedArray) -> NDArray[np.float32]:
+    """A column of equally long lists, shape ``(N, D)``."""
+    size = column.type.list_size
+    pieces = [chunk.flatten().to_numpy().reshape(-1, size) for chunk in column.chunks]
+    return np.concatenate([np.empty((0, size), np.float32), *pieces])
+
+
+def lists(rows: NDArray[np.float32]) -> pa.Array:
+    """Rows of numbers, shape ``(N, D)``, as a column of equally long lists."""
+    return pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), rows.shape[1])
 
 
 def _open(

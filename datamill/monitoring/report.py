@@ -1,7 +1,7 @@
 """The report of one window: a page that needs nothing from outside, neither script nor picture nor font."""
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from datamill import files
 from datamill.drift.observations import Observations
-from datamill.drift.verdict import Outcome
+from datamill.drift.verdict import Estimate, Outcome
 from datamill.modalities import image
 from datamill.monitoring import charts
 from datamill.monitoring.observing import WatchedModel
@@ -24,6 +24,7 @@ from datamill.monitoring.windows import Window
 
 TEMPLATES = Path(__file__).parent / "templates"
 CARDS = Path(__file__).parent.parent / "reporting" / "templates"  # the style that all pages share
+LABELS_MARK = "<!-- labels -->"  # where the page about a window waits for what labels tell
 MAX_DISTRIBUTIONS, FEWEST_DISTRIBUTIONS = 12, 4
 MAX_EXAMPLES, MAX_REFERENCES = 24, 12
 MAX_CELLS = 7  # columns of example rows
@@ -67,6 +68,7 @@ def write_report(
     model: WatchedModel,
     reference: Observations,
     history: Sequence[Judged],
+    true: Mapping[int, Estimate],
 ) -> None:
     """Write the page about a judged window.
 
@@ -77,7 +79,63 @@ def write_report(
         model: Who saw it.
         reference: What it was compared with.
         history: Earlier windows, oldest first.
+        true: Performance that labels have shown, by number of the window.
     """
+    seen = window.observations
+    moved = sorted((one for one in judged.verdict.outcomes if one.is_drift), key=_weight)
+    columns = _columns(moved, features=seen.features)
+    page = (
+        _environment()
+        .get_template("window.html.j2")
+        .render(
+            judged=judged,
+            verdict=judged.verdict,
+            moved=moved,
+            status=_status(judged),
+            performance=_performance(judged),
+            distributions=_distributions(judged, reference=reference, window=seen),
+            answers=_answers(reference=reference, window=seen),
+            examples=_examples(moved, window=window, columns=columns),
+            columns=columns if model.dataset.modality == "tabular" else (),
+            references=_references(model),
+            trends=_trends([*history, judged], true=true),
+            rejects=window.rejects[:MAX_EXAMPLES],
+            outcomes=sorted(judged.verdict.outcomes, key=_weight),
+        )
+    )
+    with files.atomic_write(path) as partial:
+        partial.write_text(page, encoding="utf-8")
+
+
+def add_labels(path: Path, labels: Judged, *, judged: Judged) -> None:
+    """Put what labels told later into the page about a window; a page that says it already stays as it is.
+
+    Args:
+        path: The page.
+        labels: What the labels told.
+        judged: What was found about the window before.
+    """
+    page = path.read_text(encoding="utf-8")
+    if LABELS_MARK not in page:
+        return
+    section = (
+        _environment()
+        .get_template("labels.html.j2")
+        .render(
+            judged=labels,
+            verdict=labels.verdict,
+            one=labels.verdict.performance,
+            before=judged.verdict.performance,
+            status=_status(labels),
+            performance=_performance(labels),
+            moved=sorted((one for one in labels.verdict.outcomes if one.is_drift), key=_weight),
+        )
+    )
+    with files.atomic_write(path) as partial:
+        partial.write_text(page.replace(LABELS_MARK, section, 1), encoding="utf-8")
+
+
+def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader([TEMPLATES, CARDS]),
         autoescape=True,
@@ -85,27 +143,8 @@ def write_report(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"effect": _effect, "p": _p_value, "kind": KINDS.__getitem__}
-    seen = window.observations
-    moved = sorted((one for one in judged.verdict.outcomes if one.is_drift), key=_weight)
-    columns = _columns(moved, features=seen.features)
-    page = environment.get_template("window.html.j2").render(
-        judged=judged,
-        verdict=judged.verdict,
-        moved=moved,
-        status=_status(judged),
-        performance=_performance(judged),
-        distributions=_distributions(judged, reference=reference, window=seen),
-        answers=_answers(reference=reference, window=seen),
-        examples=_examples(moved, window=window, columns=columns),
-        columns=columns if model.dataset.modality == "tabular" else (),
-        references=_references(model),
-        trends=_trends([*history, judged]),
-        rejects=window.rejects[:MAX_EXAMPLES],
-        outcomes=sorted(judged.verdict.outcomes, key=_weight),
-    )
-    with files.atomic_write(path) as partial:
-        partial.write_text(page, encoding="utf-8")
+    environment.filters |= {"effect": _effect, "p": _p_value, "kind": KINDS.__getitem__, "value": _value, "told": told}
+    return environment
 
 
 def _status(judged: Judged) -> tuple[str, str, str]:
@@ -124,7 +163,12 @@ def _performance(judged: Judged) -> Markup | None:
     if one is None:
         return None
     return charts.interval(
-        value=one.estimated, low=one.low, high=one.high, reference=one.reference, is_bad=one.is_at_risk
+        value=one.estimated,
+        low=one.low,
+        high=one.high,
+        reference=one.reference,
+        is_bad=one.is_at_risk,
+        most=1.0 if one.metric == "accuracy" else None,
     )
 
 
@@ -147,7 +191,9 @@ def _distributions(judged: Judged, *, reference: Observations, window: Observati
 
 
 def _answers(*, reference: Observations, window: Observations) -> list[Chart]:
-    """Predicted classes, confidence, and labels where there are any."""
+    """Predicted classes, confidence, and labels where there are any; or numbers of a regression."""
+    if reference.predictions is not None and window.predictions is not None:
+        return _numbers(reference, window)
     assert reference.probabilities is not None
     assert window.probabilities is not None
     if not len(window):
@@ -169,6 +215,16 @@ def _answers(*, reference: Observations, window: Observations) -> list[Chart]:
     return found
 
 
+def _numbers(reference: Observations, window: Observations) -> list[Chart]:
+    assert reference.predictions is not None
+    assert window.predictions is not None
+    found = [Chart("prediction", "of the model", charts.histogram(reference.predictions, window.predictions))]
+    if reference.targets is not None and window.targets is not None and np.isfinite(window.targets).any():
+        svg = charts.histogram(reference.targets, window.targets)
+        found.append(Chart("target", f"of {int(np.isfinite(window.targets).sum())} labelled samples", svg))
+    return found
+
+
 def _compared(reference: pa.ChunkedArray, window: pa.ChunkedArray) -> Markup:
     if pa.types.is_floating(reference.type):
         return charts.histogram(reference.to_numpy(), window.to_numpy())
@@ -185,7 +241,6 @@ def _compared(reference: pa.ChunkedArray, window: pa.ChunkedArray) -> Markup:
 def _examples(moved: Sequence[Outcome], *, window: Window, columns: Sequence[str]) -> list[Example]:
     """Samples that outcomes name, as far as they are kept; without any, those the model is least sure of."""
     seen = window.observations
-    assert seen.probabilities is not None
     if not len(seen):
         return []
     row_of = {key: row for row, key in enumerate(seen.sample_ids)}
@@ -200,13 +255,12 @@ def _examples(moved: Sequence[Outcome], *, window: Window, columns: Sequence[str
     if is_image:
         why = {row: told for row, told in why.items() if row in kept}
     if not why:
-        sure = seen.probabilities.max(axis=1)
         rows = window.kept.rows if is_image else np.arange(len(seen))
-        why = {int(row): "least sure" for row in rows[np.argsort(sure[rows], kind="stable")][:MAX_EXAMPLES]}
+        order, name = _telling(seen)
+        why = {int(row): name for row in rows[np.argsort(order[rows], kind="stable")][:MAX_EXAMPLES]}
     found = []
     for row, told in list(why.items())[:MAX_EXAMPLES]:
-        number = int(seen.probabilities[row].argmax())
-        said = f"{seen.classes[number]} {seen.probabilities[row, number]:.0%}"
+        said = _said(seen, row)
         if is_image and window.kept.inputs is not None:
             found.append(Example(said, told, picture=_data_uri(window.kept.inputs[kept[row]])))
         else:
@@ -215,18 +269,36 @@ def _examples(moved: Sequence[Outcome], *, window: Window, columns: Sequence[str
     return found
 
 
+def _telling(seen: Observations) -> tuple[NDArray[np.floating[Any]], str]:
+    """An order in which the samples that tell most come first, and what they are."""
+    if seen.probabilities is not None:
+        return seen.probabilities.max(axis=1), "least sure"
+    assert seen.predictions is not None
+    return -np.nan_to_num(seen.predictions), "largest prediction"
+
+
+def _said(seen: Observations, row: int) -> str:
+    if seen.probabilities is None:
+        assert seen.predictions is not None
+        return f"{seen.predictions[row]:.4g}"
+    number = int(seen.probabilities[row].argmax())
+    return f"{seen.classes[number]} {seen.probabilities[row, number]:.0%}"
+
+
 def _references(model: WatchedModel) -> list[Example]:
     """A few samples that the model was measured on, for comparison."""
     test = model.reference.only("test")
     if test.inputs.ndim != 4:
         return []
-    classes = model.dataset.classes
     rows = np.linspace(0, len(test) - 1, min(MAX_REFERENCES, len(test))).astype(int)
-    labels = test.rows["label"].to_pylist()
-    return [Example(classes[labels[row]], "", picture=_data_uri(test.inputs[row])) for row in rows.tolist()]
+    if test.is_regression:
+        names = [f"{value:.4g}" for value in test.targets.tolist()]
+    else:
+        names = [model.dataset.classes[label] for label in test.rows["label"].to_pylist()]
+    return [Example(names[row], "", picture=_data_uri(test.inputs[row])) for row in rows.tolist()]
 
 
-def _trends(windows: Sequence[Judged]) -> list[Chart]:
+def _trends(windows: Sequence[Judged], *, true: Mapping[int, Estimate]) -> list[Chart]:
     """How performance, drift and volume went over the last windows."""
     found = []
     judged = [(one, one.verdict.performance) for one in windows if one.verdict.performance is not None]
@@ -238,8 +310,10 @@ def _trends(windows: Sequence[Judged]) -> list[Chart]:
         ]
         last = judged[-1][1]
         assert last is not None
-        svg = charts.trend(points, reference=last.reference)
-        found.append(Chart(last.metric, "with its interval; the dashed line is the reference", svg))
+        values = {number: one.estimated for number, one in true.items()}
+        svg = charts.trend(points, reference=last.reference, true=values)
+        note = "with its interval; the dashed line is the reference" + (", squares are measured" if values else "")
+        found.append(Chart(last.metric, note, svg))
     counts = [charts.Point(one.number, _num_moved(one), is_marked=one.verdict.is_drift) for one in windows]
     found.append(Chart("differences found", "tests and checks by window", charts.trend(counts)))
     volumes = [charts.Point(one.number, float(one.verdict.num_samples)) for one in windows]
@@ -261,6 +335,15 @@ def _weight(outcome: Outcome) -> tuple[Any, ...]:
     """Sorts what matters most first."""
     p_value = 1.0 if outcome.p_value is None else outcome.p_value
     return not outcome.is_drift, list(KINDS).index(outcome.kind), p_value, -abs(np.nan_to_num(outcome.effect))
+
+
+def _value(one: Estimate) -> str:
+    return told(one.estimated, one)
+
+
+def told(value: float, one: Estimate) -> str:
+    """A value of an estimate in its unit: a share in per cent, a loss as it is."""
+    return f"{value:.1%}" if one.metric == "accuracy" else f"{value:.4g}"
 
 
 def _effect(outcome: Outcome) -> str:

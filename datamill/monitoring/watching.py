@@ -1,49 +1,51 @@
 """One pass of the watch: what is new is read, judged, written and told to MLflow; each item once, whatever happens.
 
-A window becomes final in one transaction of the cursor. Its folder is complete before that and gets its name after it,
-so a kill leaves a window that never was, or one that the next pass finishes.
+Labels that come later are read first, then new items; last, windows with labels enough are judged by them. A window
+becomes final in one transaction of the cursor. Its folder is complete before that and gets its name after it, so a kill
+leaves a window that never was, or one that the next pass finishes.
 """
 
 import contextlib
 import math
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import pyarrow as pa
+import pyarrow.compute as pc
 from filelock import FileLock
 from scipy import stats
 
-from datamill import files, ledger, parts
+from datamill import files
 from datamill.drift import judge
 from datamill.drift.control import Control
 from datamill.drift.params import DriftParams
 from datamill.drift.verdict import Outcome
 from datamill.errors import DataError
+from datamill.monitoring.answers import BY_NAME, forget_answers, write_answers
 from datamill.monitoring.config import WatchParams, load_watch
-from datamill.monitoring.cursor import Cursor, WindowRecord
+from datamill.monitoring.cursor import Cursor, Labelled, WindowRecord
 from datamill.monitoring.feeds import open_feed
+from datamill.monitoring.hindsight import judge_windows, publish_labels, take_new_labels
+from datamill.monitoring.labelling import News, Redelivery, fill_windows
 from datamill.monitoring.observing import WatchedModel, open_model, reference_observations
 from datamill.monitoring.params import SourceParams, WatchedQuery
-from datamill.monitoring.reference import write_reference
 from datamill.monitoring.report import write_report
 from datamill.monitoring.verdicts import (
-    OBSERVATIONS,
-    REJECTS,
+    LABELS,
     REPORT,
     SAMPLE,
+    VERDICT,
     WINDOWS,
     Judged,
+    measured,
     read_verdict,
     recent,
     window_folder,
-    write_verdict,
 )
 from datamill.monitoring.windows import Window, read_window
+from datamill.monitoring.writing import write_window
 from datamill.settings import STATE, Settings, resolve_device
 from datamill.tracking import Session, Tracker, redact
 
@@ -61,11 +63,15 @@ class Pass:
         judged: The window; ``None`` where there was nothing new.
         num_waiting: Files that wait for the next window.
         notes: What people should know although no window was judged.
+        labels: What came of labels.
+        labelled: Earlier windows that had enough labels now, judged by them.
     """
 
     judged: Judged | None
     num_waiting: int
     notes: tuple[str, ...] = ()
+    labels: News = field(default_factory=News)
+    labelled: tuple[Judged, ...] = ()
 
 
 def watch_once(root: Path, *, now: datetime, settings: Settings | None = None, source: str | None = None) -> Pass:
@@ -91,13 +97,23 @@ def watch_once(root: Path, *, now: datetime, settings: Settings | None = None, s
     with _held(root) as cursor, contextlib.chdir(root):
         _finish(root, cursor)
         model = open_model(root)
+        news, early = take_new_labels(root, model=model, cursor=cursor, params=params, now=now)
         feed = open_feed(params, cursor=cursor, dataset=model.dataset, preprocessor=model.preprocessor, now=now)
-        number = cursor.next_number()
-        device = resolve_device(settings.device)
-        scratch = root / WATCH / SCRATCH
         window = read_window(
-            feed, model=model, cursor=cursor, params=params, scratch=scratch, seed=number, device=device
+            feed,
+            model=model,
+            cursor=cursor,
+            params=params,
+            redelivery=Redelivery(root, cursor=cursor, params=params),
+            scratch=root / WATCH / SCRATCH,
+            seed=cursor.next_number(),
+            device=resolve_device(settings.device),
         )
+        # Before the cursor knows these labels: a pass that is cut off in between finds them once more.
+        again, labelled, _ = fill_windows(root, window.relabelled, by=BY_NAME, cursor=cursor)
+        window = replace(window, advance=replace(window.advance, labelled=labelled))
+        num_met = len(early.intersection(window.advance.arrived))  # their items have come in this very pass
+        news = replace(news + again, num_unknown=news.num_unknown - num_met)
         if window.is_empty:
             cursor.note(window.advance, now=now)
             judged = None
@@ -106,32 +122,45 @@ def watch_once(root: Path, *, now: datetime, settings: Settings | None = None, s
         present = feed.keys()
         if present is not None and not window.has_more:
             cursor.forget_absent(feed.origin, present=present)
-        files.remove(scratch)
-    if judged is not None:
-        _prune(root, keep=params.keep_windows)
-    return Pass(judged, len(window.advance.waiting), model.notes)
+        files.remove(root / WATCH / SCRATCH)
+        late = tuple(judge_windows(root, model=model, cursor=cursor, watch=watch, now=now))
+        for name in cursor.forget_labels(before=now - timedelta(days=params.labels.wait_days)):
+            forget_answers(window_folder(root, name))
+        _forget(root, cursor=cursor, params=params, now=now)
+    return Pass(judged, len(window.advance.waiting), model.notes, news, late)
 
 
 def untold(root: Path) -> list[Judged]:
-    """Judged windows whose verdict nobody was told yet, oldest first; those whose folder was deleted are let go."""
+    """Verdicts that nobody was told yet, oldest first, those about labels last; where a folder is gone it is let go."""
     root = root.resolve()
     if not (root / WATCH / CURSOR).exists():
         return []
     found = []
     with _held(root) as cursor:
         _finish(root, cursor)
-        for record in cursor.unfinished():
-            try:
-                found.append(read_verdict(window_folder(root, record.name)))
-            except DataError:
-                cursor.mark_told(record.number)
+        for records, name, mark in (
+            (cursor.unfinished(), VERDICT, cursor.mark_told),
+            (cursor.unfinished_labels(), LABELS, cursor.mark_labels_told),
+        ):
+            for record in records:
+                try:
+                    found.append(read_verdict(window_folder(root, record.name), name=name))
+                except DataError:
+                    mark(record.number)
     return found
 
 
 def mark_told(root: Path, judged: Judged) -> None:
-    """Remember that a window's verdict was announced."""
+    """Remember that a verdict was announced."""
     with _held(root.resolve()) as cursor:
-        cursor.mark_told(judged.number)
+        (cursor.mark_told if judged.about == "items" else cursor.mark_labels_told)(judged.number)
+
+
+def is_current(root: Path, judged: Judged) -> bool:
+    """Whether a verdict is about the model that was watched last: of one that was replaced, nobody is alerted."""
+    with _held(root.resolve()) as cursor:
+        latest = cursor.latest()
+    return latest is None or latest.model == judged.model
 
 
 def track(root: Path, judged: Judged, *, settings: Settings | None = None) -> str | None:
@@ -143,21 +172,30 @@ def track(root: Path, judged: Judged, *, settings: Settings | None = None) -> st
 
 
 def window_metrics(judged: Judged) -> dict[str, float]:
-    """The numbers of a window by name, finite ones only: one effect per test, performance, counts."""
+    """The numbers of a window by name, finite ones only: one effect per test, performance, counts.
+
+    Those of labels that came later stand beside: ``labels`` is their number, ``performance.<metric>.measured`` what is
+    true where ``.estimated`` was told.
+    """
     verdict = judged.verdict
-    found: dict[str, float] = {
-        "samples": verdict.num_samples,
-        "rejects": judged.num_rejects,
-        "is_drift": float(verdict.is_drift),
-        "is_at_risk": float(verdict.is_at_risk),
-        "drifted": sum(outcome.is_drift for outcome in verdict.outcomes),
-    }
+    found: dict[str, float] = {"labels": verdict.num_samples}
+    if judged.about == "items":
+        found = {
+            "samples": verdict.num_samples,
+            "rejects": judged.num_rejects,
+            "is_drift": float(verdict.is_drift),
+            "is_at_risk": float(verdict.is_at_risk),
+            "drifted": sum(outcome.is_drift for outcome in verdict.outcomes),
+        }
     for outcome in verdict.outcomes:
         name = ".".join(filter(None, [outcome.kind, outcome.detector, outcome.subject, outcome.effect_name]))
         found[name] = outcome.effect
     if verdict.performance is not None:
         one = verdict.performance
-        found |= {f"performance.{one.metric}.{end}": getattr(one, end) for end in ("estimated", "low", "high")}
+        if judged.about == "items":
+            found |= {f"performance.{one.metric}.{end}": getattr(one, end) for end in ("estimated", "low", "high")}
+        if one.is_measured:
+            found[f"performance.{one.metric}.measured"] = one.estimated
     return {name: float(value) for name, value in found.items() if math.isfinite(value)}
 
 
@@ -178,6 +216,10 @@ def _finish(root: Path, cursor: Cursor) -> None:
             if files.partial_path(folder).exists():
                 files.publish(folder)
             cursor.mark_published(record.number)
+    for record in cursor.unfinished_labels():
+        if not record.is_published:
+            publish_labels(window_folder(root, record.name))
+            cursor.mark_labels_published(record.number)
 
 
 def _judge(
@@ -216,60 +258,28 @@ def _judge(
     folder = window_folder(root, judged.window)
     partial = files.partial_path(folder)
     files.remove(partial)
-    _write(partial, judged, window=window, model=model, reference=reference, history=recent(root, count=TREND_WINDOWS))
+    history = recent(root, count=TREND_WINDOWS)
+    true = measured(root, [*history, judged])
+    write_window(partial, judged, window=window, model=model)
+    page = partial / REPORT
+    write_report(page, judged, window=window, model=model, reference=reference, history=history, true=true)
+    num_labels = int(pc.sum(pc.not_equal(window.rows["label"], "")).as_py() or 0)
+    labelled = None
+    if params.labels.wait_days > 0 and window.rows.num_rows:
+        write_answers(partial, contents=window.rows["content_hash"], seen=window.observations)
+        labelled = Labelled(number, window.rows.num_rows, num_labels)
     files.fsync_tree(partial)
     record = WindowRecord(number, judged.window, now, model.name, is_published=False, is_told=False)
-    cursor.commit(window.advance, record=record, control=control.model_dump(mode="json"))
+    cursor.commit(
+        window.advance,
+        record=record,
+        control=control.model_dump(mode="json"),
+        labelled=labelled,
+        is_measured=num_labels >= watch.of(DriftParams).min_labels,
+    )
     files.publish(folder)
     cursor.mark_published(number)
     return judged
-
-
-def _write(
-    folder: Path, judged: Judged, *, window: Window, model: WatchedModel, reference: Any, history: list[Judged]
-) -> None:
-    folder.mkdir(parents=True)
-    seen = window.observations
-    write_verdict(folder, judged)
-    ledger.write_rejects(folder / REJECTS, window.rejects)
-    parts.write_parquet(_predictions(window), folder / OBSERVATIONS)
-    if window.kept.inputs is not None:
-        rows = window.kept.rows
-        assert seen.embeddings is not None
-        assert seen.probabilities is not None
-        assert seen.labels is not None
-        chosen = window.rows.take(pa.array(rows))
-        write_reference(
-            folder / SAMPLE,
-            identity={
-                "sample_id": chosen["sample_id"],
-                "split": ["window"] * len(rows),
-                "label": seen.labels[rows],
-                "time": chosen["time"],
-            },
-            features=seen.features.take(pa.array(rows)),
-            arrays={
-                "inputs": window.kept.inputs,
-                "embeddings": seen.embeddings[rows],
-                "probabilities": seen.probabilities[rows],
-            },
-            dataset=model.dataset,
-            model_sha256=model.reference.description.model_sha256,
-            preprocessor_sha256=model.reference.description.preprocessor_sha256,
-            headline=None,
-        )
-    write_report(folder / REPORT, judged, window=window, model=model, reference=reference, history=history)
-
-
-def _predictions(window: Window) -> pa.Table:
-    """What is kept of every sample: who it is, and what the model said."""
-    probabilities = window.observations.probabilities
-    assert probabilities is not None
-    predicted = probabilities.argmax(axis=1) if len(probabilities) else np.empty(0, np.int64)
-    classes = pa.array(window.observations.classes, pa.string())
-    table = window.rows.append_column("predicted", classes.take(pa.array(predicted)))
-    confidence = probabilities.max(axis=1) if len(probabilities) else np.empty(0, np.float32)
-    return table.append_column("confidence", pa.array(confidence, pa.float32()))
 
 
 def _quality(window: Window, *, params: SourceParams) -> Iterator[Outcome]:
@@ -323,10 +333,18 @@ def _told(params: SourceParams) -> str:
     return redact(data.query if isinstance(data, WatchedQuery) else data.path)
 
 
-def _prune(root: Path, *, keep: int) -> None:
-    """Delete the kept inputs of all but the newest windows."""
-    for folder in sorted((root / WINDOWS).glob("[0-9]*"))[:-keep]:
+def _forget(root: Path, *, cursor: Cursor, params: SourceParams, now: datetime) -> None:
+    """Delete the kept inputs of all but the newest windows, folders of old ones, and what is known of old items."""
+    folders = sorted((root / WINDOWS).glob("[0-9]*"))
+    for folder in folders[: -params.keep_windows]:
         files.remove(folder / SAMPLE)
+    if len(folders) > params.keep_reports:
+        left = set(cursor.forget_windows(keep=params.keep_reports))
+        for folder in folders[: -params.keep_reports]:
+            if folder.name not in left:
+                files.remove(folder)
+    if params.remember_days is not None:
+        cursor.forget_items(days=params.remember_days, now=now)
 
 
 def utc_now() -> datetime:

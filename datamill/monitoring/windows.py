@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
@@ -13,16 +13,27 @@ from numpy.typing import NDArray
 from datamill import files, samples
 from datamill.drift.observations import Observations
 from datamill.errors import DataError
+from datamill.monitoring.answers import LABELS
 from datamill.monitoring.cursor import ID_BYTES, Advance, Cursor
 from datamill.monitoring.feeds import Feed, Schema, Unit
-from datamill.monitoring.observing import Observed, WatchedModel, as_labels, as_times, observe
+from datamill.monitoring.labelling import Redelivery, label_events, with_early_labels
+from datamill.monitoring.observing import (
+    Observed,
+    WatchedModel,
+    as_labels,
+    as_targets,
+    as_times,
+    lists,
+    matrix,
+    observe,
+)
 from datamill.monitoring.params import SourceParams
 from datamill.samples import FEATURE_PREFIX
 from datamill.sampling import scores
 from datamill.sources.batches import Reject
 
-EMBEDDING, PROBABILITY = "embedding", "probability"
-ROW_COLUMNS = ("sample_id", "source", "label", "time")
+EMBEDDING, PROBABILITY, PREDICTION = "embedding", "probability", "prediction"
+ROW_COLUMNS = ("sample_id", "source", "label", "time", "content_hash")
 
 
 @dataclass(frozen=True)
@@ -43,13 +54,15 @@ class Window:
     """New items.
 
     Attributes:
-        rows: ``sample_id``, ``source``, ``label`` (its name, empty where unknown) and ``time`` of each sample.
+        rows: ``sample_id``, ``source``, ``label`` (its name, empty where unknown), ``time`` and ``content_hash`` of
+            each sample.
         observations: The same samples as drift is judged on.
         kept: Those whose inputs are kept.
         rejects: Items that could not become samples.
         schema: How columns differ from those of training.
         advance: What the cursor must learn.
         has_more: Whether items were left for the next window.
+        relabelled: Key and label of items that were judged before and came again with a label.
     """
 
     rows: pa.Table
@@ -59,6 +72,7 @@ class Window:
     schema: Schema
     advance: Advance
     has_more: bool
+    relabelled: pa.Table
 
     @property
     def is_empty(self) -> bool:
@@ -67,7 +81,15 @@ class Window:
 
 
 def read_window(
-    feed: Feed, *, model: WatchedModel, cursor: Cursor, params: SourceParams, scratch: Path, seed: int, device: str
+    feed: Feed,
+    *,
+    model: WatchedModel,
+    cursor: Cursor,
+    params: SourceParams,
+    redelivery: Redelivery,
+    scratch: Path,
+    seed: int,
+    device: str,
 ) -> Window:
     """Everything new in a feed, up to the limit of a window.
 
@@ -79,6 +101,7 @@ def read_window(
         model: Who sees them.
         cursor: Knows what was judged.
         params: Limits.
+        redelivery: Knows items that come again with a label.
         scratch: A folder for what does not fit into memory; emptied first.
         seed: Chooses the samples to keep.
         device: Where to compute.
@@ -89,7 +112,14 @@ def read_window(
     files.remove(scratch)
     scratch.mkdir(parents=True)
     gathering = _Gathering(
-        model=model, cursor=cursor, params=params, scratch=scratch, seed=seed, feed=feed, device=device
+        model=model,
+        cursor=cursor,
+        params=params,
+        redelivery=redelivery,
+        scratch=scratch,
+        seed=seed,
+        feed=feed,
+        device=device,
     )
     has_more = False
     for unit in feed.units():
@@ -110,6 +140,7 @@ class _Gathering:
         model: WatchedModel,
         cursor: Cursor,
         params: SourceParams,
+        redelivery: Redelivery,
         scratch: Path,
         seed: int,
         feed: Feed,
@@ -126,6 +157,9 @@ class _Gathering:
         self._segments: list[Path] = []
         self._num_samples = 0
         self._items: list[NDArray[np.uint8]] = []
+        self._redelivery = redelivery
+        self._relabelled: list[pa.Table] = []
+        self._arrived: list[str] = []
         self._rejects: list[Reject] = []
         self._done: dict[str, str] = {}
         self._waiting: dict[str, str] = {}
@@ -143,6 +177,7 @@ class _Gathering:
             DataError: It is no file, and failed.
         """
         before = (self._num_samples, len(self._items), len(self._rejects), self._keeper.state)
+        labels = len(self._relabelled), len(self._arrived)
         schema = self._feed.schema
         columns = schema.missing.copy(), schema.unknown.copy()
         waiting: dict[str, str] = {}
@@ -164,6 +199,7 @@ class _Gathering:
                 self._num_samples, num_items, num_rejects, self._keeper.state = before
                 schema.missing, schema.unknown = columns
                 del self._items[num_items:], self._rejects[num_rejects:]
+                del self._relabelled[labels[0] :], self._arrived[labels[1] :]
                 self._waiting |= unit.files
                 files.remove(path)
                 return True
@@ -181,15 +217,22 @@ class _Gathering:
         table = pa.concat_tables([self._empty(), *(_mapped(path) for path in self._segments)])
         names = [name for name in table.column_names if name.startswith(FEATURE_PREFIX)]
         features = table.select(names).rename_columns([name.removeprefix(FEATURE_PREFIX) for name in names])
-        observations = Observations(
+        shared = Observations(
             sample_ids=tuple(table["sample_id"].to_pylist()),
             features=features,
-            classes=dataset.classes,
-            embeddings=_matrix(table[EMBEDDING]),
-            probabilities=_matrix(table[PROBABILITY]),
-            labels=as_labels(table["label"], classes=dataset.classes),
+            embeddings=matrix(table[EMBEDDING]),
             times=as_times(table["time"]),
         )
+        if self._model.reference.is_regression:
+            answers = table[PREDICTION].to_numpy()
+            observations = replace(shared, predictions=answers, targets=as_targets(table["label"]))
+        else:
+            observations = replace(
+                shared,
+                classes=dataset.classes,
+                probabilities=matrix(table[PROBABILITY]),
+                labels=as_labels(table["label"], classes=dataset.classes),
+            )
         items = np.concatenate(self._items) if self._items else np.empty((0, ID_BYTES), np.uint8)
         waiting = {**self._feed.waiting, **self._waiting}
         return Window(
@@ -198,8 +241,9 @@ class _Gathering:
             kept=self._keeper.kept(),
             rejects=self._rejects,
             schema=self._feed.schema,
-            advance=Advance(self._feed.origin, items, self._done, waiting, self._place),
+            advance=Advance(self._feed.origin, items, self._done, waiting, self._place, arrived=self._arrived),
             has_more=has_more,
+            relabelled=pa.concat_tables([LABELS.empty_table(), *self._relabelled]),
         )
 
     def _add(self, table: pa.Table, *, segment: "_Segment") -> bool:
@@ -207,10 +251,14 @@ class _Gathering:
         if not table.num_rows:
             return True
         items = samples.id_bytes(table["sample_id"]) ^ self._salt
-        fresh = np.flatnonzero(~self._cursor.is_known(items))
+        again = self._redelivery.find(table, is_known=self._cursor.is_known(items))
+        fresh = np.flatnonzero(~again.is_known)
         some = fresh[: self._params.max_items - self._num_samples]
+        self._relabel(again.labels)
+        self._items.append(items[again.is_moved])
         if len(some):
-            chosen = table.take(pa.array(some))
+            chosen, arrived = with_early_labels(table.take(pa.array(some)), cursor=self._cursor)
+            self._arrived += arrived
             size, device = self._params.batch_size, self._device
             observed = observe(chosen, model=self._model, batch_size=size, device=device)
             segment.write(_row_table(chosen, observed))
@@ -218,6 +266,14 @@ class _Gathering:
             self._items.append(items[some])
             self._num_samples += len(some)
         return len(some) == len(fresh)
+
+    def _relabel(self, labels: pa.Table) -> None:
+        """Take the labels that never came before."""
+        if labels.num_rows:
+            events = label_events(labels) ^ self._salt
+            fresh = np.flatnonzero(~self._cursor.is_known(events))
+            self._items.append(events[fresh])
+            self._relabelled.append(labels.take(pa.array(fresh)))
 
     def _add_rejects(self, rejects: Sequence[Reject]) -> None:
         """Take the rejects that were never told before."""
@@ -234,13 +290,18 @@ class _Gathering:
         """No row, with the columns that rows would have."""
         reference = self._model.reference
         traits = {FEATURE_PREFIX + name: column for name, column in _columns(reference.features.slice(0, 0))}
-        sizes = {EMBEDDING: reference.embeddings.shape[1], PROBABILITY: reference.probabilities.shape[1]}
+        types = {EMBEDDING: pa.list_(pa.float32(), reference.embeddings.shape[1])}
+        if reference.is_regression:
+            types[PREDICTION] = pa.float64()
+        else:
+            types[PROBABILITY] = pa.list_(pa.float32(), reference.probabilities.shape[1])
         return pa.table(
             {
                 **{name: pa.array([], pa.string()) for name in ("sample_id", "source", "label")},
                 "time": pa.array([], pa.timestamp("us", tz="UTC")),
+                "content_hash": pa.array([], pa.string()),
                 **traits,
-                **{name: pa.array([], pa.list_(pa.float32(), size)) for name, size in sizes.items()},
+                **{name: pa.array([], kind) for name, kind in types.items()},
             }
         )
 
@@ -306,8 +367,11 @@ class _Keeper:
 def _row_table(table: pa.Table, observed: Observed) -> pa.Table:
     columns = {name: table[name] for name in ROW_COLUMNS}
     columns |= {FEATURE_PREFIX + name: column for name, column in _columns(observed.features)}
-    for name, matrix in ((EMBEDDING, observed.embeddings), (PROBABILITY, observed.probabilities)):
-        columns[name] = pa.FixedSizeListArray.from_arrays(pa.array(matrix.ravel()), matrix.shape[1])
+    columns[EMBEDDING] = lists(observed.embeddings)
+    if observed.predictions is None:
+        columns[PROBABILITY] = lists(observed.probabilities)
+    else:
+        columns[PREDICTION] = pa.array(observed.predictions)
     return pa.table(columns)
 
 
@@ -318,10 +382,3 @@ def _columns(table: pa.Table) -> Iterator[tuple[str, pa.ChunkedArray]]:
 def _mapped(path: Path) -> pa.Table:
     """The rows of a segment, in memory only as far as they are looked at."""
     return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-
-
-def _matrix(column: pa.ChunkedArray) -> NDArray[np.float32]:
-    """A column of equally long lists, shape ``(N, D)``."""
-    size = column.type.list_size
-    pieces = [chunk.flatten().to_numpy().reshape(-1, size) for chunk in column.chunks]
-    return np.concatenate([np.empty((0, size), np.float32), *pieces])

@@ -1,19 +1,15 @@
 """Whether a challenger takes the champion's place: a pure function of the evidence; every reason has its numbers."""
 
-# Shapes: R resamples.
-
 from collections.abc import Iterator
 from typing import Literal
 
-import numpy as np
-
-from datamill.evaluation import bootstrap
-from datamill.evaluation.metrics import LOWER_IS_BETTER, scores, weighted_scores
+from datamill.evaluation.metrics import LOWER_IS_BETTER, scores
 from datamill.promotion.evidence import NUM_BINS, Evidence
+from datamill.promotion.gains import gain_of, measure_gain
 from datamill.promotion.pairing import Pair, match
 from datamill.promotion.params import PromoteParams
 from datamill.promotion.reasons import Decision, Reason
-from datamill.promotion.shadow import Shadow, check_shadow
+from datamill.promotion.shadow import Shadow, check_recent, check_shadow
 from datamill.promotion.slicing import check_slices
 
 
@@ -37,7 +33,12 @@ def decide(
         found = f"the challenger is the champion {champion.version}, to the byte"
         reasons = [Reason("model", False, found, "another model")]
     else:
-        reasons = [*_measured(champion, challenger, policy=policy), *_speed(champion, challenger, policy=policy)]
+        lately = check_recent(shadow, policy=policy)
+        is_better_lately = any(reason.passes for reason in lately)
+        measured = [*_measured(champion, challenger, policy=policy, is_better_lately=is_better_lately)]
+        is_needed = any(reason.check == "headline" and not reason.passes for reason in measured)
+        reasons = [*measured, *(lately if is_needed or is_better_lately else [])]
+        reasons += _speed(champion, challenger, policy=policy)
         reasons += check_shadow(shadow, pair=(champion, challenger), limits=policy.shadow)
     return Decision(all(reason.passes for reason in reasons), tuple(reasons))
 
@@ -53,16 +54,18 @@ def _first(challenger: Evidence, *, policy: PromoteParams) -> Iterator[Reason]:
         return
     worst = "most" if metric in LOWER_IS_BETTER else "least"
     needed = f"any {metric}" if floor is None else f"{metric} of at {worst} {floor:g}"
-    passes = floor is None or _gain(floor, value, metric=metric) >= 0
+    passes = floor is None or gain_of(floor, value, metric=metric) >= 0
     yield Reason("headline", passes, f"{metric} {value:.4f} on {samples} test samples", needed, {"challenger": value})
 
 
-def _measured(champion: Evidence, challenger: Evidence, *, policy: PromoteParams) -> Iterator[Reason]:
+def _measured(
+    champion: Evidence, challenger: Evidence, *, policy: PromoteParams, is_better_lately: bool
+) -> Iterator[Reason]:
     pair = match(champion, challenger)
     reason = _test_set(pair, before=len(champion.sample_ids), now=len(challenger.sample_ids), policy=policy)
     yield reason
     if pair is not None and reason.passes:
-        yield _headline(pair, policy=policy)
+        yield _headline(pair, policy=policy, is_better_lately=is_better_lately)
         yield from check_slices(pair, limits=policy.slices)
 
 
@@ -76,42 +79,24 @@ def _test_set(pair: Pair | None, *, before: int, now: int, policy: PromoteParams
     return Reason("test set", passes, found, needed, {"common": common, "champion": before, "challenger": now})
 
 
-def _headline(pair: Pair, *, policy: PromoteParams) -> Reason:
+def _headline(pair: Pair, *, policy: PromoteParams, is_better_lately: bool) -> Reason:
+    """Whether the test set shows a gain; where recent windows do, whether it shows no loss."""
     metric, count = policy.metric, pair.champion.num_samples
-    values = [scores(one, num_bins=NUM_BINS).get(metric) for one in (pair.champion, pair.challenger)]
-    before, now = values
     needed = f"{metric} better, the {policy.level:.0%} interval of the difference excluding zero"
     if policy.margin is not None:
         needed += f", or better by {policy.margin:g}"
-    if before is None or now is None:
+    if policy.recent is not None:
+        needed += f"; or better on recent windows, and here surely no loss of more than {policy.recent.max_loss:g}"
+    gain = measure_gain(pair.champion, pair.challenger, unit_N=pair.unit_N, policy=policy)
+    if gain is None:
         return Reason("headline", False, f"{metric} is not defined on {count} common test samples", needed)
-    gain = _gain(before, now, metric=metric)
-    low, high = _interval(pair, policy=policy) or (-np.inf, np.inf)
-    is_enough = policy.margin is not None and gain >= policy.margin
-    numbers = {"champion": before, "challenger": now, "gain": gain}
-    ends = "undefined"
-    if np.isfinite(low):
-        numbers |= {"low": low, "high": high}
-        ends = f"{low:+.4f} to {high:+.4f}"
-    found = f"{metric} {now:.4f} against {before:.4f}, gain {gain:+.4f} ({ends}) over {count} common {pair.unit}s"
+    is_enough = gain.is_sure or (policy.margin is not None and gain.value >= policy.margin)
+    if policy.recent is not None and is_better_lately:
+        is_enough = is_enough or gain.low >= -policy.recent.max_loss
+    over = f"{count} common samples"
     if pair.unit == "group":
-        found = found.replace(f"{count} common groups", f"{count} samples in {pair.unit_N.max() + 1} groups")
-    return Reason("headline", bool(gain > 0 and (low > 0 or is_enough)), found, needed, numbers)
-
-
-def _interval(pair: Pair, *, policy: PromoteParams) -> tuple[float, float] | None:
-    """Ends of the interval of the gain, positive where the challenger is better, over paired resamples."""
-    before_R, now_R = (
-        bootstrap.resample(
-            lambda weight_NR, one=one: weighted_scores(one, weight_NR=weight_NR, num_bins=NUM_BINS),  # type: ignore[misc]
-            unit_N=pair.unit_N,
-            num_resamples=policy.num_resamples,
-            rng=np.random.default_rng([policy.seed, 3]),
-        )[policy.metric]
-        for one in (pair.champion, pair.challenger)
-    )
-    gain_R = before_R - now_R if policy.metric in LOWER_IS_BETTER else now_R - before_R
-    return bootstrap.percentile_interval(gain_R, level=policy.level)
+        over = f"{count} samples in {pair.unit_N.max() + 1} groups"
+    return Reason("headline", is_enough, f"{gain} over {over}", needed, gain.numbers)
 
 
 def _speed(champion: Evidence | None, challenger: Evidence, *, policy: PromoteParams) -> Iterator[Reason]:
@@ -142,8 +127,3 @@ def _limited(
         numbers["champion"] = before
     needed = " and ".join(text for _, text in bounds) or "no limit set"
     return Reason(check, all(now <= bound for bound, _ in bounds), found, needed, numbers)
-
-
-def _gain(before: float, now: float, *, metric: str) -> float:
-    """How much better ``now`` is, whichever way the metric points."""
-    return before - now if metric in LOWER_IS_BETTER else now - before

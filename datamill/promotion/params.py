@@ -54,6 +54,15 @@ class ShadowParams(Params):
     """Without labels, inputs on which both must name the same class (share)."""
 
 
+class RecentParams(Params):
+    """When being better on recent windows is enough, although the frozen test set shows no gain."""
+
+    min_labels: PositiveInt
+    """Labelled inputs of the newest ``shadow.num_windows`` windows that it takes (count)."""
+    max_loss: float = Field(ge=0)
+    """What the test set may lose: the lower end of the gain's interval there must not be below (unit of the metric)."""
+
+
 class PromoteParams(Params):
     """What a challenger must show to become champion."""
 
@@ -81,6 +90,8 @@ class PromoteParams(Params):
     """Limits of latency and size."""
     shadow: ShadowParams
     """The comparison on recent windows."""
+    recent: RecentParams | None
+    """When being better on recent windows is enough; ``null``: never, the frozen test set must show the gain."""
     keep: PositiveInt
     """Earlier champions kept in ``models/champions`` to roll back to (count)."""
 

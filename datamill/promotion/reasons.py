@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-Check = Literal["champion", "model", "test set", "headline", "slice", "latency", "size", "shadow", "person"]
+Check = Literal["champion", "model", "test set", "headline", "recent", "slice", "latency", "size", "shadow", "person"]
 
 
 @dataclass(frozen=True)

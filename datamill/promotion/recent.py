@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from datamill import catalog, inference
 from datamill.errors import DataError
 from datamill.modalities import image
-from datamill.monitoring.reference import Reference, read_reference
+from datamill.monitoring.answers import read_sample
+from datamill.monitoring.reference import Reference
 from datamill.monitoring.verdicts import SAMPLE, WINDOWS
 from datamill.networks import to_input
 from datamill.preprocessing import Preprocessor, load_preprocessor
@@ -68,7 +69,7 @@ def _newest(root: Path, *, count: int) -> Iterator[tuple[str, Reference]]:
     found = [folder for folder in (root / WINDOWS).glob("[0-9]*") if (folder / SAMPLE).is_dir()]
     for folder in sorted(found, reverse=True)[:count]:
         try:
-            yield folder.name, read_reference(folder / SAMPLE)
+            yield folder.name, read_sample(folder)
         except (DataError, FileNotFoundError) as error:
             print(f"promote: window {folder.name} is left out of the comparison: {error}", flush=True)
 

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from datamill.evaluation.metrics import Predictions
 from datamill.promotion.evidence import Evidence
-from datamill.promotion.params import ShadowParams
+from datamill.promotion.gains import measure_gain
+from datamill.promotion.params import PromoteParams, ShadowParams
 from datamill.promotion.reasons import Reason
 
 UNKNOWN = -1
@@ -55,6 +56,30 @@ def check_shadow(shadow: Shadow | None, *, pair: tuple[Evidence, Evidence], limi
     if int(is_known.sum()) >= limits.min_rows:
         return [_with_labels(shadow, is_known=is_known, max_loss=limits.max_loss)]
     return _without_labels(shadow, pair=pair, limits=limits)
+
+
+def check_recent(shadow: Shadow | None, *, policy: PromoteParams) -> list[Reason]:
+    """Whether the challenger is surely better on recent inputs with labels; nothing where that is not asked for.
+
+    Inputs that the challenger was trained on are not among them; those of a class that neither model has are left out.
+    """
+    if policy.recent is None:
+        return []
+    is_known = np.zeros(0, bool) if shadow is None else shadow.label != UNKNOWN
+    count, least = int(is_known.sum()), policy.recent.min_labels
+    needed = f"at least {least} labelled inputs of recent windows, {policy.metric} better on them, "
+    needed += f"the {policy.level:.0%} interval of the difference excluding zero"
+    if shadow is None or count < least:
+        found = f"{count} labelled recent inputs, too few to prefer the challenger for"
+        return [Reason("recent", False, found, needed, {"labelled": count})]
+    label = shadow.label[is_known]
+    before, now = (Predictions(label, side[is_known]) for side in (shadow.champion, shadow.challenger))
+    gain = measure_gain(before, now, unit_N=np.arange(count), policy=policy)
+    if gain is None:
+        found = f"{policy.metric} is not defined on {count} labelled recent inputs"
+        return [Reason("recent", False, found, needed, {"labelled": count})]
+    found = f"{gain} over {count} labelled inputs of {len(shadow.windows)} windows"
+    return [Reason("recent", gain.is_sure, found, needed, {**gain.numbers, "labelled": count})]
 
 
 def estimated_accuracy(answers: NDArray[np.float64], *, predictions: Predictions) -> float:

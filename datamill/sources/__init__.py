@@ -13,6 +13,7 @@ from datamill.sources.params import (
     IdxSource,
     ImageFolderSource,
     IngestParams,
+    QuerySource,
     Source,
     TableSource,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "IdxSource",
     "ImageFolderSource",
     "IngestParams",
+    "QuerySource",
     "Source",
     "TableSource",
     "fingerprint",
@@ -78,13 +80,17 @@ def read(params: IngestParams, *, context: "Context", journal: "Journal") -> "Re
             context=context,
             journal=journal,
         )
+    if isinstance(source, QuerySource):
+        from datamill.sources import query
+
+        return query.read(source)
     from datamill.sources import table
 
     return table.read(source, journal=journal)
 
 
 def local_paths(params: IngestParams) -> list[str]:
-    """Local files and folders the source consists of, for change detection; empty for bundled and remote ones.
+    """Local files and folders the source consists of, for change detection; empty for others and remote ones.
 
     A glob stands for the folder it searches; one that searches the workspace's root, for the files it finds today.
     """
@@ -93,11 +99,15 @@ def local_paths(params: IngestParams) -> list[str]:
 
 
 def fingerprint(params: IngestParams) -> str:
-    """Hash of the names, sizes and versions of a remote source's files; empty for bundled and local ones.
+    """Hash of the names, sizes and versions of a remote source's files, or of a query's version; empty for others.
 
     Raises:
-        DataError: The store cannot be reached, or holds nothing there.
+        DataError: The store or the database cannot be reached, or holds nothing there.
     """
+    if isinstance(params.source, QuerySource):
+        from datamill.sources import query
+
+        return query.fingerprint(params.source)
     if not is_remote(params):
         return ""
     from datamill.sources import stores
@@ -106,8 +116,8 @@ def fingerprint(params: IngestParams) -> str:
 
 
 def is_remote(params: IngestParams) -> bool:
-    """Whether any of the source's files lies in a remote store."""
-    return bool(_remote(params))
+    """Whether the source is a query, or any of its files lies in a remote store."""
+    return isinstance(params.source, QuerySource) or bool(_remote(params))
 
 
 def _remote(params: IngestParams) -> list[str]:
@@ -115,6 +125,6 @@ def _remote(params: IngestParams) -> list[str]:
 
 
 def _urls(source: Source) -> tuple[str, ...]:
-    if isinstance(source, BundledSource):
+    if isinstance(source, BundledSource | QuerySource):
         return ()
     return (*source.images, *source.labels) if isinstance(source, IdxSource) else (source.path,)

@@ -52,11 +52,11 @@ class IdxSource(Params):
         return self
 
 
-class ExchangedSource(Params):
+class PackedFiles(Params):
     """Images that another tool, or an export of ours, packed for training."""
 
-    kind: Literal["exchanged"]
-    """Files in which many images and their classes lie one after the other."""
+    kind: str
+    """Which kind of source."""
     format: Literal["webdataset", "tfrecord", "parquet", "mds"]
     """WebDataset tar files, TFRecords of Examples, Parquet as the Hugging Face hub has it, or MosaicML's MDS."""
     path: str = Field(min_length=1)
@@ -76,11 +76,18 @@ class ExchangedSource(Params):
         return class_names
 
 
-class TableSource(Params):
-    """Rows of CSV or Parquet files, one column of which is the class."""
+class ExchangedSource(PackedFiles):
+    """Packed images to learn from."""
 
-    kind: Literal["table"]
-    """CSV or Parquet files; every column without a role below is a feature."""
+    kind: Literal["exchanged"]
+    """Files in which many images and their classes lie one after the other."""
+
+
+class TableFiles(Params):
+    """Files of rows."""
+
+    kind: str
+    """Which kind of source."""
     path: str = Field(min_length=1)
     """A file, a folder or a glob (absolute, or relative to the workspace), or any fsspec URL of these."""
     format: Literal["csv", "parquet"]
@@ -89,6 +96,20 @@ class TableSource(Params):
     """What separates the cells of a CSV row; Parquet ignores it."""
     encoding: str
     """How a CSV file writes characters: utf-8, latin-1, utf-16, ...; Parquet ignores it."""
+
+    @field_validator("encoding")
+    @classmethod
+    def _encoding_exists(cls, encoding: str) -> str:
+        try:
+            codecs.lookup(encoding)
+        except LookupError as error:
+            raise ValueError(f"encoding {encoding!r} is unknown; common ones are utf-8, latin-1, utf-16") from error
+        return encoding
+
+
+class RowSource(Params):
+    """Rows, one column of which is the class; every column without a role is a feature."""
+
     target: str
     """Column of the class; a row without a value there becomes a reject."""
     target_kind: Literal["category", "number"]
@@ -104,15 +125,6 @@ class TableSource(Params):
     kinds: dict[str, Literal["number", "category"]]
     """Kind of the features whose values mislead (a post code is a category); the others are inferred."""
 
-    @field_validator("encoding")
-    @classmethod
-    def _encoding_exists(cls, encoding: str) -> str:
-        try:
-            codecs.lookup(encoding)
-        except LookupError as error:
-            raise ValueError(f"encoding {encoding!r} is unknown; common ones are utf-8, latin-1, utf-16") from error
-        return encoding
-
     @model_validator(mode="after")
     def _one_role_per_column(self) -> Self:
         roles = [
@@ -124,8 +136,36 @@ class TableSource(Params):
         return self
 
 
+class TableSource(RowSource, TableFiles):
+    """Rows of CSV or Parquet files."""
+
+    kind: Literal["table"]
+    """CSV or Parquet files; every column without a role below is a feature."""
+
+
+class Database(Params):
+    """Rows that a database answers with."""
+
+    kind: str
+    """Which kind of source."""
+    url_variable: str = Field(pattern=r"^[A-Z][A-Z0-9_]*$")
+    """Environment variable that holds SQLAlchemy's address (postgresql+psycopg2://..., sqlite:///rows.db)."""
+    query: str = Field(min_length=1)
+    """A table's name, or a SELECT; it is only read."""
+    version: str | None
+    """SELECT of one value that changes when the rows do, max(updated_at) say; null takes the number of rows."""
+
+
+class QuerySource(RowSource, Database):
+    """Rows of a database."""
+
+    kind: Literal["query"]
+    """A table or a query of any database that SQLAlchemy reaches; every column without a role below is a feature."""
+
+
 Source = Annotated[
-    BundledSource | ImageFolderSource | IdxSource | TableSource | ExchangedSource, Field(discriminator="kind")
+    BundledSource | ImageFolderSource | IdxSource | TableSource | ExchangedSource | QuerySource,
+    Field(discriminator="kind"),
 ]
 
 

@@ -18,7 +18,7 @@ from datamill.sources.chunks import Chunk, read_chunks
 from datamill.sources.columns import BOOLEAN, Kind, as_label, as_number
 from datamill.sources.journal import Journal, Memory
 from datamill.sources.listing import StoredFile
-from datamill.sources.params import TableSource
+from datamill.sources.params import RowSource, TableSource
 from datamill.sources.rows import RowReader
 from datamill.sources.stores import Store, open_store, refuse_changes
 
@@ -27,7 +27,7 @@ MAX_CLASSES = 10_000
 ENDINGS = {"csv": (".csv", ".csv.gz", ".tsv", ".tsv.gz"), "parquet": (".parquet", ".pq")}
 
 
-class _Column(BaseModel):
+class Column(BaseModel):
     """What the first pass learns of a feature."""
 
     kind: Kind | None = None
@@ -35,7 +35,7 @@ class _Column(BaseModel):
     num_numbers: int = 0
     num_booleans: int = 0
 
-    def add(self, other: "_Column") -> None:
+    def add(self, other: "Column") -> None:
         """Take in what was learnt of other rows."""
         self.kind = other.kind
         self.num_values += other.num_values
@@ -55,7 +55,7 @@ class _Profile(BaseModel):
     """What the first pass learns of a file, or of several."""
 
     names: tuple[str, ...] = ()
-    columns: dict[str, _Column] = {}
+    columns: dict[str, Column] = {}
     labels: set[str] = set()
     num_rows: int = 0
 
@@ -139,8 +139,8 @@ def _profile(store: Store, file: StoredFile, *, source: TableSource) -> _Profile
     profile = _Profile()
     for chunk in read_chunks(store, file, source=source):
         if not profile.names:
-            features = _features(list(chunk.columns), source=source, file=file)
-            profile = _Profile(names=tuple(chunk.columns), columns={name: _Column() for name in features})
+            features = features_of(list(chunk.columns), source=source, where=file.key)
+            profile = _Profile(names=tuple(chunk.columns), columns={name: Column() for name in features})
         _learn(profile, chunk, source=source)
     return profile
 
@@ -152,7 +152,7 @@ def _united(files: Sequence[_File], *, source: TableSource) -> _Profile:
         DataError: Two differ in their columns, or there are too many classes.
     """
     first = files[0]
-    whole = _Profile(names=first.profile.names, columns={name: _Column() for name in first.profile.columns})
+    whole = _Profile(names=first.profile.names, columns={name: Column() for name in first.profile.columns})
     for file in files:
         if set(file.profile.names) != set(whole.names):
             differing = sorted(set(file.profile.names) ^ set(whole.names))
@@ -163,11 +163,11 @@ def _united(files: Sequence[_File], *, source: TableSource) -> _Profile:
             column.add(file.profile.columns[name])
         whole.labels |= file.profile.labels
         whole.num_rows += file.profile.num_rows
-        _require_few_classes(whole.labels, source=source)
+        require_few_classes(whole.labels, source=source)
     return whole
 
 
-def _features(names: Sequence[str], *, source: TableSource, file: StoredFile) -> list[str]:
+def features_of(names: Sequence[str], *, source: RowSource, where: str) -> list[str]:
     """Names of the columns without a role.
 
     Raises:
@@ -182,13 +182,13 @@ def _features(names: Sequence[str], *, source: TableSource, file: StoredFile) ->
     missing = [f"{column!r} ({role})" for role, column in named if column is not None and column not in names]
     if missing:
         hint = "; is ingest.source.delimiter right?" if len(names) == 1 else ""
-        raise DataError(f"{file.key} has no column {', '.join(missing)}; its columns are {list(names)}{hint}")
+        raise DataError(f"{where} has no column {', '.join(missing)}; its columns are {list(names)}{hint}")
     taken = {*(column for _, column in roles), *source.exclude}
     features = [name for name in names if name not in taken]
     if "" in features:
-        raise DataError(f"{file.key}: column {names.index('') + 1} has no name; name it, or list '' under exclude")
+        raise DataError(f"{where}: column {names.index('') + 1} has no name; name it, or list '' under exclude")
     if not features:
-        raise DataError(f"{file.key} has no feature: every column of {list(names)} has a role or is excluded")
+        raise DataError(f"{where} has no feature: every column of {list(names)} has a role or is excluded")
     return features
 
 
@@ -196,18 +196,23 @@ def _learn(profile: _Profile, chunk: Chunk, *, source: TableSource) -> None:
     profile.num_rows += len(chunk.places) + len(chunk.rejects)
     labels = as_label(chunk.columns[source.target], kind=source.target_kind).values
     profile.labels.update(pc.unique(labels.drop_null()).to_pylist())
-    _require_few_classes(profile.labels, source=source)
+    require_few_classes(profile.labels, source=source)
     for name, column in profile.columns.items():
         values = chunk.columns[name]
         if source.format == "parquet":
-            column.kind = _declared(values.type, name=name)
+            column.kind = declared_kind(values.type, name=name)
             continue
         column.num_values += len(values) - values.null_count
         column.num_numbers += len(values) - as_number(values).values.null_count
         column.num_booleans += pc.sum(pc.is_in(pc.utf8_lower(values), BOOLEAN)).as_py() or 0
 
 
-def _declared(kind: pa.DataType, *, name: str) -> Kind:
+def declared_kind(kind: pa.DataType, *, name: str) -> Kind:
+    """The kind of a feature of this type.
+
+    Raises:
+        DataError: Its values are no feature.
+    """
     if pa.types.is_nested(kind) or pa.types.is_binary(kind):
         raise DataError(f"column {name!r} holds {kind} values, which are no feature; list it under exclude")
     is_number = (
@@ -216,7 +221,12 @@ def _declared(kind: pa.DataType, *, name: str) -> Kind:
     return "number" if is_number else "category"
 
 
-def _require_few_classes(labels: set[str], *, source: TableSource) -> None:
+def require_few_classes(labels: set[str], *, source: RowSource) -> None:
+    """Refuse a target that is no class.
+
+    Raises:
+        DataError: It has more than ``MAX_CLASSES`` values.
+    """
     if len(labels) > MAX_CLASSES:
         raise DataError(f"target {source.target!r} has more than {MAX_CLASSES} values; name the column of the class")
 

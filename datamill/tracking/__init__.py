@@ -6,8 +6,14 @@ and the flow sends them from there while the stage runs: so fifteen stages do no
 The spool is also where events wait when MLflow does not answer; the next session sends them first.
 """
 
-from datamill.tracking.session import Session, current_session, numbers, redact, tracking_uri
+import os
+
+from datamill.redaction import redact
+from datamill.tracking.session import Session, current_session, numbers, tracking_uri
 from datamill.tracking.spool import Relay
 from datamill.tracking.tracker import Tracker
 
 __all__ = ["Relay", "Session", "Tracker", "current_session", "numbers", "redact", "tracking_uri"]
+
+# MLflow looks once, while it is imported; whoever imports it here has imported this package before.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")

@@ -71,7 +71,6 @@ class Server:
         knock(uri)
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(REQUEST_TIMEOUT_S))
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"  # an address may hold a password
         for name, level in (("mlflow", logging.WARNING), ("mlflow.onnx", logging.ERROR), ("alembic", logging.WARNING)):
             logging.getLogger(name).setLevel(level)

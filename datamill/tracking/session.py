@@ -53,11 +53,6 @@ def model_name(*, root: Path, settings: Settings) -> str:
     return re.sub(r"[/:\\]", "-", experiment_name(root=root, settings=settings)).lstrip(".") or "model"
 
 
-def redact(text: str) -> str:
-    """``text`` with user names and passwords taken out of every address in it."""
-    return re.sub(r"(?<=://)[^/\s]*@", "", text)  # to the last @, for a password may hold one
-
-
 def knock(uri: str) -> None:
     """Return at once when something listens at ``uri``; databases and folders always do.
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from datamill.redaction import redact
 from datamill.settings import STATE, Settings
-from datamill.tracking.session import Session, model_name, redact, tracking_uri
+from datamill.tracking.session import Session, model_name, tracking_uri
 from datamill.tracking.spool import Event, Spool
 
 if TYPE_CHECKING:

@@ -87,6 +87,24 @@ def test_a_window_tells_what_moved_and_which_alert_it_raised(root):
     assert facts["alert"]["fingerprint"] == "beef0123"
 
 
+def test_a_window_tells_what_its_labels_showed_later_and_what_they_raised(root):
+    write_window(root)
+    estimate = {"metric": "accuracy", "estimated": 0.6, "is_measured": True}
+    later = {"num_samples": 60, "outcomes": [], "performance": estimate}
+    content = {"judged_at": "2026-03-09T12:00:00+00:00", "is_drift": False, "is_at_risk": True, "verdict": later}
+    (root / "reports/windows/000007/labels.json").write_text(json.dumps(content))
+    with sqlite3.connect(root / ".datamill/watch/alerts.db") as database:
+        database.execute("UPDATE windows SET body = replace(body, '\"000007\"', '\"000007 (labels)\"')")
+    database.close()
+    _, facts = told("window:7", root)
+    assert facts["labels"] == {
+        "judged_at": "2026-03-09T12:00:00+00:00", "is_drift": False, "is_at_risk": True, "labels": 60,
+    }  # fmt: skip
+    assert facts["performance"]["estimated"] == 0.6
+    assert facts["alert"]["fingerprint"] == "beef0123"
+    assert told("alert:beef", root)[1]["input drift"]["p_value"] == 0.001
+
+
 def test_an_alert_tells_its_windows_and_what_was_found_there(root):
     write_window(root)
     title, facts = told("alert:beef", root)

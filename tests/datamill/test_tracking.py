@@ -237,3 +237,24 @@ def test_a_file_gets_the_time_that_passing_it_on_takes_and_nothing_else_does(roo
     tracker.log_artifact(root / "params.yaml")
     tracker.log_metrics({"loss": 1.0})
     assert seen == {"file": "120", "numbers": "3"}
+
+
+AS_MLFLOW_IS_IMPORTED = """
+import os, sys
+class Look:
+    def find_spec(self, name, path=None, target=None):
+        if name == "mlflow":
+            print(os.environ.get("MLFLOW_DISABLE_TELEMETRY"))
+sys.meta_path.insert(0, Look())
+import datamill.tracking.{module}
+assert "mlflow" in sys.modules
+"""
+
+
+@pytest.mark.parametrize("module", ["server", "registry"])
+@pytest.mark.parametrize(("given", "found"), [({}, "true"), ({"MLFLOW_DISABLE_TELEMETRY": "yes"}, "yes")])
+def test_telemetry_is_off_before_mlflow_is_loaded_unless_somebody_has_said_otherwise(module, given, found):
+    quiet = {key: value for key, value in os.environ.items() if key != "MLFLOW_DISABLE_TELEMETRY"}
+    command = [sys.executable, "-c", AS_MLFLOW_IS_IMPORTED.format(module=module)]
+    done = subprocess.run(command, env=quiet | given, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.split()) == (0, [found]), done.stderr

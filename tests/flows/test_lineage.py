@@ -1,3 +1,4 @@
+import functools
 import json
 import shutil
 import subprocess
@@ -5,7 +6,7 @@ import subprocess
 import pytest
 from typer.testing import CliRunner
 
-from datamill.lineage import recording
+from datamill.lineage import pruning, recording
 from datamill.settings import Settings
 from datamill.tracking import Session, Tracker
 from flows import lineage
@@ -42,6 +43,17 @@ def test_a_flow_run_is_put_on_record_and_told_to_the_tracker_with_a_copy(root):
     event = json.loads(events.read_text())
     assert event["kind"] == "record"
     assert (events.parent / event["path"] / "dvc.lock").is_file()
+
+
+def test_old_runs_are_forgotten_when_a_run_ends(root, monkeypatch, capsys):
+    monkeypatch.setattr(lineage, "prune", functools.partial(pruning.prune, keep=1))
+    record(root, "aaaa-first", hour=9)
+    keep(root)
+    assert [folder.name for folder in (root / recording.FOLDER).iterdir()] == [SESSION.key]
+    record(root, "cccc-third", hour=9)
+    (root / recording.FOLDER / "cccc-third" / "run.json").write_text("{")
+    keep(root)
+    assert "warning: old runs stay on record" in capsys.readouterr().err
 
 
 def test_the_run_tells_what_changed_since_the_one_before(root, artifacts):

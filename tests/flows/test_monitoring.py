@@ -16,8 +16,9 @@ from typer.testing import CliRunner
 from datamill import config
 from datamill.alerts.store import Store
 from datamill.drift import Estimate, Verdict
+from datamill.monitoring.labelling import News
 from datamill.monitoring.verdicts import Judged
-from datamill.monitoring.watching import track, untold
+from datamill.monitoring.watching import Pass, track, untold
 from datamill.settings import STATE, Settings
 from flows import monitoring
 from flows.cli import app
@@ -151,6 +152,44 @@ def test_a_sick_mlflow_delays_no_verdict_and_loses_no_window(root, capsys):
     (run,) = client.search_runs([client.get_experiment_by_name("watching").experiment_id])
     steps = sorted(metric.step for metric in client.get_metric_history(run.info.run_id, "samples"))
     assert steps == [1, 2]
+
+
+def late(**changes):
+    return judged_at_risk(about="labels", **changes)
+
+
+def test_labels_are_told_under_a_name_of_their_own_and_alerts_page_once(root, tell):
+    drop_images(root / "incoming", count=3)
+    found = look(root)
+    tell(root, found.judged)
+    labels = late(window="000001", number=1, model=found.judged.model)
+    tell(root, labels)
+    artifacts = tell(root, labels)
+    assert [one.window for one in Store(root).windows_since(None)] == ["000001", "000001 (labels)"]
+    lines = (root / ".datamill/watch/alerts.jsonl").read_text().splitlines()
+    assert [json.loads(line)["topic"] for line in lines] == ["performance-at-risk"]
+    assert artifacts[-1]["markdown"].startswith("**Labels of window 1: performance at risk** · 100 labels")
+
+
+def test_nobody_is_alerted_about_labels_of_a_model_that_was_replaced(root, tell):
+    drop_images(root / "incoming", count=3)
+    tell(root, look(root).judged)
+    tell(root, late(window="000001", number=1, model="earlier"))
+    assert [one.window for one in Store(root).windows_since(None)] == ["000001"]
+
+
+def test_the_command_shows_what_came_of_labels(root):
+    console = Console(width=100, file=io.StringIO())
+    found = Pass(None, 0, labels=News(num_new=60, num_unknown=2, notes=("a note",)), labelled=(late(),))
+    show_pass(found, root=root, console=console)
+    lines = [line.rstrip() for line in console.file.getvalue().splitlines()]
+    assert lines[:5] == [
+        "nothing new",
+        "labels: 60 items got their label, 2 name no item that waits for a label",
+        "  note: a note",
+        "labels of window 3: performance at risk · 100 labels, model m",
+        "accuracy estimated 0.810 (0.780 to 0.840); reference 0.940",
+    ]
 
 
 @pytest.mark.slow

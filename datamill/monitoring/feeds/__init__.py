@@ -10,17 +10,21 @@ from datamill.monitoring.feeds.settling import WatchedPlace
 from datamill.monitoring.feeds.tables import TableFeed
 from datamill.monitoring.feeds.units import Feed, Portion, Schema, Unit
 from datamill.monitoring.params import (
+    LabelQuery,
+    LabelSource,
+    LabelTable,
     SourceParams,
     Watched,
     WatchedIdx,
     WatchedImages,
+    WatchedPacked,
     WatchedQuery,
     WatchedTable,
 )
 from datamill.preprocessing import Preprocessor
 from datamill.samples import Dataset
 
-__all__ = ["Feed", "Portion", "Schema", "Unit", "open_feed"]
+__all__ = ["Feed", "Portion", "Schema", "Unit", "open_feed", "open_labels"]
 
 
 def open_feed(
@@ -52,6 +56,32 @@ def open_feed(
     place = WatchedPlace(data.path, kind=data.kind, cursor=cursor, now=now, settle_s=params.settle_s)
     if isinstance(data, WatchedTable):
         return TableFeed(data, place=place, dataset=dataset, preprocessor=preprocessor)
+    return _images(data, place=place, dataset=dataset, params=params)
+
+
+def open_labels(data: LabelSource, *, params: SourceParams, cursor: Cursor, dataset: Dataset, now: datetime) -> Feed:
+    """The feed of labels that come by themselves; its portions hold ``key`` and ``label`` instead of samples.
+
+    Args:
+        data: Where labels come from.
+        params: The source they belong to.
+        cursor: Knows which were taken.
+        dataset: What the model was trained on.
+        now: The present.
+    """
+    from datamill.monitoring.feeds import labels
+
+    if isinstance(data, LabelQuery):
+        return labels.QueryLabels(data, cursor=cursor)
+    place = WatchedPlace(data.path, kind=f"labels {data.kind}", cursor=cursor, now=now, settle_s=params.settle_s)
+    if isinstance(data, LabelTable):
+        return labels.TableLabels(data, place=place)
+    return labels.ImageLabels(_images(data, place=place, dataset=dataset, params=params))
+
+
+def _images(
+    data: WatchedImages | WatchedIdx | WatchedPacked, *, place: WatchedPlace, dataset: Dataset, params: SourceParams
+) -> Feed:
     if isinstance(data, WatchedImages):
         return ImageFeed(data, place=place, params=params)
     if isinstance(data, WatchedIdx):

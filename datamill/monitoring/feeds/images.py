@@ -1,13 +1,14 @@
 """Images that are dropped into a folder, one file each."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 
 from datamill.errors import DataError
+from datamill.monitoring.feeds.files import PlaceFeed
 from datamill.monitoring.feeds.settling import Found, WatchedPlace
-from datamill.monitoring.feeds.units import Portion, Schema, Unit
+from datamill.monitoring.feeds.units import Portion, Unit
 from datamill.monitoring.params import SourceParams, WatchedImages
 from datamill.samples import IMAGE_TYPE, content_hash
 from datamill.sources.batches import Reject, sample_table
@@ -17,29 +18,14 @@ from datamill.sources.listing import LINKED_FOLDER, NOT_A_FILE, OUTSIDE
 LASTING = ("too_large", OUTSIDE[0], LINKED_FOLDER[0], NOT_A_FILE[0])  # faults that no writer is about to mend
 
 
-class ImageFeed:
+class ImageFeed(PlaceFeed):
     """New images of a folder."""
 
     def __init__(self, data: WatchedImages, *, place: WatchedPlace, params: SourceParams) -> None:
         """Read what is new in ``place``."""
-        self._place = place
+        super().__init__(place)
         self._has_labels = data.labels == "folder"
         self._params = params
-        self.schema = Schema()
-
-    @property
-    def origin(self) -> str:
-        """Digest of the folder."""
-        return self._place.origin
-
-    @property
-    def waiting(self) -> Mapping[str, str]:
-        """Files that are too young."""
-        return self._place.waiting
-
-    def keys(self) -> Iterator[Sequence[str]]:
-        """Every file that is there now."""
-        return self._place.keys()
 
     def units(self) -> Iterator[Unit]:
         """Runs of new files."""

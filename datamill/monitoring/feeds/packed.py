@@ -1,13 +1,14 @@
 """Images in packed files: IDX, WebDataset, TFRecord, Parquet of the Hugging Face hub, MDS."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 
 from datamill.errors import DataError
+from datamill.monitoring.feeds.files import FileFeed, has_ending
 from datamill.monitoring.feeds.settling import Found, WatchedPlace
-from datamill.monitoring.feeds.units import Portion, Schema, Unit
+from datamill.monitoring.feeds.units import Portion
 from datamill.monitoring.params import SourceParams, WatchedIdx, WatchedPacked
 from datamill.samples import Dataset
 from datamill.shards.exchange import format_module
@@ -20,42 +21,7 @@ from datamill.sources.image_folder import IMAGES
 from datamill.sources.stores import open_file
 
 
-class _FileFeed:
-    """What both have in common: every new or changed file is a unit."""
-
-    def __init__(self, place: WatchedPlace) -> None:
-        self._place = place
-        self.schema = Schema()
-
-    @property
-    def origin(self) -> str:
-        """Digest of the place."""
-        return self._place.origin
-
-    @property
-    def waiting(self) -> Mapping[str, str]:
-        """Files that are too young."""
-        return self._place.waiting
-
-    def keys(self) -> Iterator[Sequence[str]]:
-        """Every file that is there now."""
-        return self._place.keys()
-
-    def units(self) -> Iterator[Unit]:
-        """A unit per new or changed file."""
-        for found in self._place.fresh():
-            for one in found:
-                if self._is_wanted(one.file.key):
-                    yield Unit({one.file.key: one.stamp}, self._portions(one), one.is_second_look)
-
-    def _is_wanted(self, key: str) -> bool:
-        raise NotImplementedError
-
-    def _portions(self, one: Found) -> Iterator[Portion]:
-        raise NotImplementedError
-
-
-class IdxFeed(_FileFeed):
+class IdxFeed(FileFeed):
     """IDX files of images; ``x-images-idx3-ubyte`` has its labels in ``x-labels-idx1-ubyte``, if that is there."""
 
     def __init__(self, data: WatchedIdx, *, place: WatchedPlace, params: SourceParams) -> None:
@@ -93,7 +59,7 @@ class IdxFeed(_FileFeed):
         return [self._names[number] if number < len(self._names) else str(number) for number in numbers]
 
 
-class PackedFeed(_FileFeed):
+class PackedFeed(FileFeed):
     """Packed files of images and their classes; a class that the model does not know keeps its own name."""
 
     def __init__(self, data: WatchedPacked, *, place: WatchedPlace, dataset: Dataset, params: SourceParams) -> None:
@@ -105,7 +71,7 @@ class PackedFeed(_FileFeed):
         self._max_pixels = params.max_pixels
 
     def _is_wanted(self, key: str) -> bool:
-        return not self._place.store.is_folder() or key.lower().endswith(self._form.ENDINGS)
+        return has_ending(key, place=self._place, endings=self._form.ENDINGS)
 
     def _portions(self, one: Found) -> Iterator[Portion]:
         packed = Packed(self._place.store, (one.file,), self._form, self._names, split=None)

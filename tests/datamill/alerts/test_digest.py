@@ -41,6 +41,17 @@ def test_a_digest_tells_windows_notices_repeats_open_alerts_and_recoveries(tmp_p
     ]
 
 
+def test_labels_of_earlier_windows_are_counted_apart(tmp_path):
+    windows, state = seen(tmp_path, CALM, CALM)
+    late = windows[0].model_copy(update={"window": "w0 (labels)", "is_whole": False})
+    assert summarise([*windows, late], state=state, waiting=[]).splitlines()[0] == (
+        "2 windows of 200 samples judged (from w0 to w1); in 0 of them something moved. "
+        "Labels of 1 earlier window were judged."
+    )
+    alone = summarise([late], state=State(), waiting=[])
+    assert alone == "No window was judged. Labels of 1 earlier window were judged."
+
+
 def test_a_digest_of_nothing_says_so_and_is_quiet():
     assert summarise([], state=State(), waiting=[]) == "No window was judged."
     assert is_quiet([], state=State(), waiting=[])

@@ -1,3 +1,4 @@
+import dataclasses
 from datetime import timedelta
 
 import pytest
@@ -148,3 +149,40 @@ def test_equal_windows_give_equal_changes(hours):
         for _ in range(2)
     )
     assert one == other
+
+
+def measured(*, is_at_risk):
+    """A reading of labels that came later, of which the performance is known."""
+    seen = verdict(outcome("label", "", is_drift=False), is_at_risk=is_at_risk)
+    performance = dataclasses.replace(seen.performance, is_measured=True)
+    whole = reading(dataclasses.replace(seen, performance=performance), window="w0 (labels)")
+    return dataclasses.replace(whole, is_whole=False)
+
+
+def follow(readings):
+    """Events by reading, an hour apart."""
+    state, told = State(), []
+    for number, read in enumerate(readings):
+        state, changes = step(state, read, now=START + number * HOUR, cooldown=100 * HOUR, calm_windows=2)
+        told.append([(change.event, change.episode.topic) for change in changes])
+    return told
+
+
+def test_what_labels_have_shown_is_over_when_labels_show_it_and_not_when_estimates_do():
+    calm = reading(CALM, window="w1")
+    told = follow([measured(is_at_risk=True), calm, calm, calm, measured(is_at_risk=False), measured(is_at_risk=False)])
+    assert told == [
+        [("raised", "performance-at-risk")], [], [], [], [], [("recovered", "performance-at-risk")]
+    ]  # fmt: skip
+
+
+def test_labels_can_end_what_was_estimated_and_confirm_it_under_the_same_fingerprint():
+    estimated = reading(verdict(is_at_risk=True), window="w1")
+    assert follow([estimated, measured(is_at_risk=True)])[1] == [("counted", "performance-at-risk")]
+    over = follow([estimated, measured(is_at_risk=False), measured(is_at_risk=False)])
+    assert over[2] == [("recovered", "performance-at-risk")]
+
+
+def test_labels_say_nothing_of_the_quality_of_the_data():
+    broken = reading(verdict(outcome("quality", "", detector="reject_share")), window="w1")
+    assert follow([broken, *[measured(is_at_risk=False)] * 3])[1:] == [[], [], []]

@@ -36,6 +36,8 @@ VALUES: dict[str, Any] = {
     "num_permutations": 200,
     "min_labels": 50,
     "margin": 0.05,
+    "loss": "mae",
+    "loss_margin": 0.1,
     "confidence": 0.95,
     "num_examples": 3,
     "seed": 0,

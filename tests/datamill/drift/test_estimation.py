@@ -9,7 +9,6 @@ from datamill.drift.estimation import (
     Judged,
     Residual,
     estimate_accuracy,
-    estimate_loss,
     judged,
     measure_accuracy,
 )
@@ -86,13 +85,3 @@ def test_concept_drift_is_being_wrong_at_the_same_confidence() -> None:
     assert harder.p_value > 0.01
     assert other.p_value < 1e-6
     assert other.detail["accuracy_gap"] == pytest.approx(-0.15, abs=0.04)
-
-
-def test_a_regressions_loss_is_estimated_where_its_features_moved() -> None:
-    rng = np.random.default_rng(0)
-    features, window = rng.uniform(0, 1, (3_000, 1)), rng.uniform(0.5, 1, (1_000, 1))
-    losses, true = np.abs(rng.normal(0, features[:, 0])), np.abs(rng.normal(0, window[:, 0]))
-    found = estimate_loss(features, losses=losses, window_ND=window, metric="mae", margin=0.05, interval=0.95, seed=0)
-    assert found.reference == pytest.approx(0.4, abs=0.03)
-    assert found.estimated == pytest.approx(true.mean(), abs=0.05)
-    assert found.is_at_risk

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from datamill.drift import Control, Observations, Outcome, Verdict, backends, judge
+from datamill.drift import Control, Observations, Outcome, Verdict, backends, judge, judge_labels
 from datamill.drift.observations import take
 from tests.datamill.drift.made import any_effect, observations, only, params
 
@@ -245,3 +245,44 @@ def test_alibi_judges_as_native_does() -> None:
     assert outcome(right, "input", "ks", "size").p_value == pytest.approx(
         outcome(left, "input", "ks", "size").p_value, rel=1e-4
     )
+
+
+def later(num: int = 300, *, accuracy: float = 0.9, shift: int = 0) -> Observations:
+    """Labels that came later: no features."""
+    whole = observations(num, seed=5, accuracy=0.9)
+    assert whole.labels is not None
+    is_wrong = np.random.default_rng(0).random(num) > accuracy / 0.9
+    labels = np.where(is_wrong, (whole.labels + 1) % 3, whole.labels)
+    labels = np.where(np.arange(num) < shift, 0, labels)
+    return dataclasses.replace(whole, features=pa.table({}), embeddings=None, labels=labels)
+
+
+def labels_verdict(window: Observations, control: Control | None = None) -> Verdict:
+    return judge_labels(REFERENCE, window, params=params(), control=control or Control(), now=NOW)[0]
+
+
+def test_labels_that_come_later_are_judged_by_class_concept_and_true_performance() -> None:
+    calm = labels_verdict(later())
+    assert drifted(calm) == set()
+    assert {one.kind for one in calm.outcomes} == {"quality", "label", "concept"}
+    assert calm.performance is not None
+    assert calm.performance.is_measured
+    worse = labels_verdict(later(accuracy=0.6))
+    assert worse.is_at_risk
+    assert ("concept", "residual", "") in drifted(worse)
+    moved = labels_verdict(later(shift=200))
+    assert ("label", "chi2", "") in drifted(moved)
+
+
+def test_labels_verdicts_spend_the_months_allowance_as_windows_do() -> None:
+    strict = params(false_alarms_per_month=1.0, windows_per_month=30)
+    verdict, control = judge_labels(REFERENCE, later(), params=strict, control=Control(), now=NOW)
+    assert (control.num_windows, control.spent) == (1, verdict.level)
+    assert verdict.level < 0.02
+
+
+def test_unknown_classes_among_late_labels_are_a_fault_of_the_data() -> None:
+    window = later()
+    assert window.labels is not None
+    labels = np.where(np.arange(len(window)) < 100, -2, window.labels)
+    assert ("quality", "unknown_class", "") in drifted(labels_verdict(dataclasses.replace(window, labels=labels)))

@@ -1,6 +1,6 @@
 """The cursor: what was judged is remembered, all of a window or nothing."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datamill.errors import DataError
-from datamill.monitoring.cursor import Advance, Cursor, WindowRecord
+from datamill.monitoring.cursor import Advance, Cursor, Labelled, WindowRecord
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 
@@ -84,9 +84,53 @@ def test_a_damaged_file_and_a_newer_version_are_told(tmp_path: Path) -> None:
         pass
     path.unlink()
     with Cursor.open(path) as cursor:
-        cursor._set("version", "2")
-    with pytest.raises(DataError, match="has version 2, this datamill reads 1"), Cursor.open(path):
+        cursor._set("version", "3")
+    with pytest.raises(DataError, match="has version 3, this datamill reads 2"), Cursor.open(path):
         pass
+
+
+def test_a_file_of_the_first_version_goes_on_with_all_that_it_knows(tmp_path: Path) -> None:
+    path = tmp_path / "cursor.db"
+    with Cursor.open(path) as cursor:
+        cursor._connection.execute("DROP TABLE items")
+        cursor._connection.execute("CREATE TABLE items (id BLOB PRIMARY KEY) WITHOUT ROWID")
+        cursor._connection.execute("INSERT INTO items VALUES (?)", [ids(1)[0].tobytes()])
+        cursor._set("version", "1")
+    with Cursor.open(path) as cursor:
+        cursor.forget_items(days=30, now=NOW)
+        assert cursor.is_known(ids(1, 2)).tolist() == [True, False]
+        cursor.forget_items(days=30, now=NOW + timedelta(days=31))
+        assert cursor.is_known(ids(1)).tolist() == [False]
+
+
+def test_items_that_were_not_seen_for_long_are_forgotten_and_others_are_not(tmp_path: Path) -> None:
+    with Cursor.open(tmp_path / "cursor.db") as cursor:
+        cursor.note(Advance("a", ids(1, 2)), now=NOW)
+        cursor.is_known(ids(1))
+        cursor.note(Advance("a"), now=NOW + timedelta(days=20))
+        cursor.forget_items(days=30, now=NOW + timedelta(days=40))
+        assert cursor.is_known(ids(1, 2)).tolist() == [True, False]
+
+
+def test_a_clock_that_was_set_back_forgets_nothing_early_and_nothing_never(tmp_path: Path) -> None:
+    with Cursor.open(tmp_path / "cursor.db") as cursor:
+        cursor.note(Advance("a", ids(1)), now=NOW + timedelta(days=900))
+        cursor.forget_items(days=30, now=NOW)
+        assert cursor.is_known(ids(1)).tolist() == [True]
+        cursor.forget_items(days=30, now=NOW + timedelta(days=31))
+        assert cursor.is_known(ids(1)).tolist() == [False]
+
+
+def test_old_windows_are_forgotten_unless_somebody_waits_for_them(tmp_path: Path) -> None:
+    with Cursor.open(tmp_path / "cursor.db") as cursor:
+        for number in range(1, 7):
+            labelled = Labelled(number, 10, 0) if number == 2 else None
+            cursor.commit(Advance("a"), record=record(number), control={}, labelled=labelled)
+            cursor.mark_published(number)
+            if number != 3:
+                cursor.mark_told(number)
+        assert cursor.forget_windows(keep=2) == [record(number).name for number in (2, 3, 5, 6)]
+        assert cursor.next_number() == 7
 
 
 @settings(max_examples=20, deadline=None)

@@ -19,8 +19,9 @@ from datamill import config
 from datamill.errors import DataError, ParamsError
 from datamill.modalities import image
 from datamill.monitoring.config import load_watch
-from datamill.monitoring.feeds.queries import as_array, as_place, behind
+from datamill.monitoring.feeds.queries import as_place, behind
 from datamill.shards.exchange.webdataset import open_file
+from datamill.sources.query import as_array
 from tests.builders import image_table
 from tests.watched import change_watch, drop_images, look, new_rows, rejects_of, sources_of
 
@@ -167,7 +168,7 @@ def test_a_query_that_fails_advances_nothing_and_shows_no_password(
     tables: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     query(tables, query="nothing_there")
-    with pytest.raises(DataError, match=r"the query of watch\.yaml failed: no such table: nothing_there"):
+    with pytest.raises(DataError, match=r"the query of source\.data failed: no such table: nothing_there; correct it"):
         look(tables)
     query(tables, url="REQUESTS_URL")
     with pytest.raises(DataError, match="names the environment variable REQUESTS_URL, which is not set"):

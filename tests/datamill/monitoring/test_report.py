@@ -114,7 +114,7 @@ def test_a_verdict_comes_back_from_disk_as_it_was(images: Path, tmp_path: Path) 
     stored = read_verdict(images / "reports/windows/000001")
     assert found.judged is not None
     (tmp_path / "again").mkdir()
-    write_verdict(tmp_path / "again", stored)
+    write_verdict(tmp_path / "again/verdict.json", stored)
     assert read_verdict(tmp_path / "again") == stored
     assert stored.verdict.outcomes[0] == found.judged.verdict.outcomes[0]
     assert (images / "reports/windows/000001/verdict.json").read_bytes() == (

@@ -63,7 +63,7 @@ def test_a_window_keeps_predictions_inputs_verdict_and_report(images: Path) -> N
     look(images)
     folder = images / "reports/windows/000001"
     assert {path.name for path in folder.iterdir()} == {
-        "verdict.json", "report.html", "observations.parquet", "rejects.parquet", "sample",
+        "verdict.json", "report.html", "observations.parquet", "answers.parquet", "rejects.parquet", "sample",
     }  # fmt: skip
     table = pq.read_table(folder / "observations.parquet")
     assert table.column_names == ["sample_id", "source", "label", "time", "predicted", "confidence"]
@@ -386,6 +386,28 @@ def test_kept_inputs_of_old_windows_are_deleted_and_their_verdicts_stay(images: 
     kept = [path.parent.name for path in sorted((images / "reports/windows").glob("*/sample"))]
     assert kept == ["000003", "000004"]
     assert len(recent(images, count=9)) == 4
+
+
+def test_folders_of_old_windows_are_deleted_once_they_were_told_and_wait_for_no_label(images: Path) -> None:
+    change_watch(images, source__keep_reports=2, source__labels__wait_days=0)
+    for seed in range(1, 6):
+        drop_images(images / "incoming", count=2, seed=seed)
+        found = look(images, minutes=seed)
+        assert found.judged is not None
+        if seed != 2:
+            mark_told(images, found.judged)
+    left = [path.name for path in sorted((images / "reports/windows").iterdir())]
+    assert left == ["000002", "000004", "000005"]
+    assert [judged.window for judged in untold(images)] == ["000002"]
+
+
+def test_an_item_that_is_seen_again_in_time_stays_known(tables: Path) -> None:
+    change_watch(tables, source__remember_days=30)
+    day = 24 * 60
+    for number, count in enumerate((10, 15, 20)):  # the same file, which has grown every three weeks
+        write_csv(tables / "incoming/rows.csv", new_rows(count=20).slice(0, count))
+        look(tables, minutes=number * 21 * day)
+    assert len(sources_of(tables)) == len(set(sources_of(tables))) == 20
 
 
 def test_numbers_of_a_window_go_to_the_tracker_by_name(images: Path) -> None:

@@ -27,6 +27,7 @@ POLICY: dict[str, Any] = {
     "shadow": {
         "num_windows": 0, "max_rows": 100, "min_rows": 10, "is_required": False, "max_loss": 0.1, "min_agreement": 0.5,
     },
+    "recent": None,
     "keep": 2,
 }  # fmt: skip
 NUM_SAMPLES, NUM_TEST = 160, 120

@@ -280,3 +280,63 @@ def test_the_estimate_moves_with_mean_confidence_and_stays_a_share():
     assert estimated_accuracy(np.array([[0.9, 0.1]]), predictions=measured) == pytest.approx(0.8)
     assert estimated_accuracy(np.array([[0.6, 0.4]]), predictions=measured) == pytest.approx(0.5)
     assert estimated_accuracy(np.array([[1.0, 0.0]]), predictions=evidence().predictions) == 1.0
+
+
+RECENT = {"recent": {"min_labels": 80, "max_loss": 0.02}}
+
+
+def lately(*, champion_wrong: int, challenger_wrong: int, count: int = 200):
+    """Answers to labelled recent inputs, all of class 0."""
+    rows = np.arange(count)
+    champion, challenger = (
+        np.where((rows < wrong)[:, None], [0.1, 0.9], [0.9, 0.1]) for wrong in (champion_wrong, challenger_wrong)
+    )
+    return Shadow(("w1",), champion, challenger, np.zeros(count, np.int64))
+
+
+def retrained(answers, *, before=range(10), now=range(10, 20), count=1000, **changes):
+    """The decision about a model that is as good on the frozen test set."""
+    one, other = evidence(before, count=count), evidence(now, count=count)
+    return decide(one, other, policy=policy(**{**SHADOWED, **RECENT, **changes}), shadow=answers)
+
+
+def test_a_gain_on_recent_windows_is_enough_where_the_test_set_rules_out_a_loss():
+    better = lately(champion_wrong=60, challenger_wrong=10)
+    decision = retrained(better)
+    assert decision.promotes
+    assert only(decision, "headline").numbers["gain"] == 0.0
+    recent = only(decision, "recent")
+    assert recent.numbers["gain"] == pytest.approx(0.25)
+    assert recent.numbers["labelled"] == 200
+    assert recent.found.startswith("accuracy 0.9500 against 0.7000, gain +0.2500 (+0.")
+    assert not retrained(better, recent=None).promotes
+
+
+def test_a_gain_on_recent_windows_that_chance_explains_is_not_enough():
+    decision = retrained(lately(champion_wrong=12, challenger_wrong=10))
+    assert not decision.promotes
+    assert not only(decision, "recent").passes
+
+
+def test_a_loss_on_the_test_set_that_is_not_ruled_out_stops_it_although_recent_windows_gained():
+    better = lately(champion_wrong=60, challenger_wrong=10)
+    decision = retrained(better, now=range(10, 45), slices__allowance=0.9)
+    assert not decision.promotes
+    headline = only(decision, "headline")
+    assert headline.numbers["low"] < -0.02
+    assert headline.needed.endswith("; or better on recent windows, and here surely no loss of more than 0.02")
+    few = retrained(better, before=range(2), now=range(2, 4), count=100)  # as good, and too few to be sure
+    assert not few.promotes
+
+
+def test_too_few_labels_are_no_gain_and_say_so():
+    decision = retrained(lately(champion_wrong=30, challenger_wrong=0, count=60))
+    assert not decision.promotes
+    assert only(decision, "recent").found == "60 labelled recent inputs, too few to prefer the challenger for"
+    assert only(retrained(None), "recent").numbers == {"labelled": 0}
+
+
+def test_a_model_that_the_test_set_prefers_needs_no_recent_labels():
+    decision = retrained(None, before=range(200), now=range(2))
+    assert decision.promotes
+    assert reasons(decision, "recent") == []
