@@ -119,6 +119,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
 if __name__ == "__main__":
     # Arrow's own allocator keeps 40 MiB that nobody needs any more; host and stages must agree, so it is said first.
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # see flows/__init__.py
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # see flows/__init__.py
     ended = warm.hand_over("tasks", sys.argv[1:], host=["host"])
     sys.exit(main() if ended is None else ended)
