@@ -41,6 +41,7 @@ LENGTH = struct.Struct("!I")
 PR_SET_PDEATHSIG: Final = 1
 PR_SET_NAME: Final = 15
 
+_inherited = dict(os.environ)  # before libraries that are loaded for the host set variables of their own
 _is_forked = False
 
 
@@ -144,7 +145,7 @@ class _Host:
     def __init__(self, door: socket.socket, *, keeper: Keeper) -> None:
         self._door = door
         self._keeper = os.pidfd_open(keeper.pid)
-        self._environment = _lasting(os.environ)
+        self._environment = _lasting(_inherited)
         self._code: dict[str, tuple[int, int] | None] = {}
         self._children: dict[int, tuple[int, socket.socket]] = {}  # process id and line by the child's descriptor
         self._selector = selectors.DefaultSelector()

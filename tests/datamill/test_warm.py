@@ -21,6 +21,7 @@ from datamill import warm
 
 def main():
     if sys.argv[1:] == ["host"]:
+        os.environ["SET_BY_A_LIBRARY"] = "on its way"
         warm.serve(["toy.heavy"])
         return 0
     try:
