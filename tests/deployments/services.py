@@ -25,6 +25,8 @@ from typing import Any
 import psutil
 import psycopg2
 
+from datamill import warm
+
 ROOT = Path(__file__).resolve().parents[2]
 HOST = "127.0.0.1"
 POSTGRES_BIN = Path("/usr/lib/postgresql/15/bin")
@@ -320,10 +322,20 @@ def _output(command: list[str], *, environment: Mapping[str, str]) -> str:
 
 
 def _family(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
-    """What a process has started, in whatever session; nothing when it is gone."""
+    """What a process has started, in whatever session, and the stages that its flows had forked; those first."""
     with suppress(psutil.NoSuchProcess):
-        return psutil.Process(process.pid).children(recursive=True)
+        family = psutil.Process(process.pid).children(recursive=True)
+        hosts = [one for one in psutil.process_iter() if _keeper(one) in {member.pid for member in family}]
+        return [stage for host in hosts for stage in host.children(recursive=True)] + hosts + family
     return []
+
+
+def _keeper(process: psutil.Process) -> int | None:
+    """The flow that a host (``datamill.warm``) works for; ``None`` for any other process."""
+    with suppress(psutil.Error):
+        if process.cmdline()[-2:] == ["tasks", "host"]:
+            return int(process.environ().get(warm.KEEPER, 0))
+    return None
 
 
 def _kill(process: subprocess.Popen[bytes], *, family: list[psutil.Process]) -> None:

@@ -116,7 +116,7 @@ def test_a_scheduled_run_goes_through_every_server_and_gives_no_password_away(de
     assert run["auto_scheduled"] is True
     assert run["work_queue_name"] == "gpu"
     found = runs_of(client)
-    assert {one.info.run_name for one in found} == {stage.name for stage in PIPELINE} | {"train project"}
+    assert {one.info.run_name for one in found} == {stage.name for stage in PIPELINE} | {"train project", "promote"}
     assert {one.info.status for one in found} == {"FINISHED"}
     (model,) = client.search_logged_models([found[0].info.experiment_id])
     keys = [stored["Key"] for stored in deployed.s3().list_objects_v2(Bucket=BUCKET)["Contents"]]
