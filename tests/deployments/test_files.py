@@ -122,6 +122,7 @@ def test_the_automation_crashes_runs_of_which_nothing_is_heard_for_longer_than_a
     automation = AutomationCore.model_validate(one)
     heartbeat_s = type(get_current_settings().flows)().heartbeat_frequency
     assert automation.trigger.within.total_seconds() >= 3 * heartbeat_s
+    assert {"prefect.flow-run.Pending", "prefect.flow-run.Running"} <= automation.trigger.after  # before the first one
     assert automation.actions[0].state.value == "CRASHED"
 
 
