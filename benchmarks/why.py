@@ -1,6 +1,6 @@
 """Whether `datamill why` names what is behind a difference: twenty planted ones on real data, in the company of decoys.
 
-    python benchmarks/why.py --check            all twenty on 1,797 digits (about ten minutes)
+    python benchmarks/why.py --check            all twenty on 1,797 digits (about three minutes)
     python benchmarks/why.py --quick --check    six of them on 600 digits, under a minute
     python benchmarks/why.py --only "re-split"  one of them, with its page
 

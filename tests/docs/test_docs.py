@@ -37,7 +37,7 @@ def test_every_python_block_runs(page):
 
 def test_every_source_shown_in_the_readme_is_valid():
     shown = [config.parse_yaml(block) for block in blocks(ROOT / "README.md", "yaml")]
-    assert [one["ingest"]["source"]["kind"] for one in shown] == ["image_folder", "table"]
+    assert [one["ingest"]["source"]["kind"] for one in shown] == ["image_folder", "table", "query"]
     for one in shown:
         IngestParams.model_validate(one["ingest"] | {"max_pixels": 1, "max_file_bytes": 1})
 
