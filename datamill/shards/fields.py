@@ -1,8 +1,8 @@
 """The fields of an open shard: arrays, byte strings and ragged arrays over memory-mapped segments."""
 
 import functools
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -272,8 +272,7 @@ class BytesField(RaggedField):
         mapping.let_go(self._data)
 
 
-@contextmanager
-def held(fields: Iterable[ArrayField | RaggedField], rows: Rows = slice(None)) -> Iterator[None]:
+def held(fields: Iterable[ArrayField | RaggedField], rows: Rows = slice(None)) -> AbstractContextManager[None]:
     """Some rows of some fields, verified, and here until the context ends; what is not streamed stays here.
 
     Raises:
@@ -286,8 +285,7 @@ def held(fields: Iterable[ArrayField | RaggedField], rows: Rows = slice(None)) -
             blocks += field.blocks(rows)
         else:
             field.touch(rows)
-    with blocks[0].stream.budget.holding(blocks) if blocks else nullcontext():
-        yield
+    return blocks[0].stream.budget.holding(blocks) if blocks else nullcontext()
 
 
 def _ranges(rows: Rows, *, places: Places) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
