@@ -70,15 +70,8 @@ class ArrayField:
             IndexError: There is no such row.
         """
         if not self.guard.is_complete:
-            numbers, starts, stops = self._bytes_of(rows)
+            numbers, starts, stops = self.bytes_of(rows)
             self.guard.touch(numbers, starts=starts, stops=stops)
-
-    def blocks(self, rows: Rows = slice(None)) -> list[Block]:
-        """What must be held for some rows to be here: none of a field that is not streamed."""
-        if not isinstance(self.guard, Stream):
-            return []
-        numbers, starts, stops = self._bytes_of(rows)
-        return self.guard.blocks(numbers, starts=starts, stops=stops)
 
     def all(self) -> NDArray[Any]:
         """Every row, verified, shape ``(N, *shape)``: a view, or a copy when there are holes.
@@ -94,7 +87,7 @@ class ArrayField:
         self.guard.touch_all()
         return self.numpy if self.is_dense else self.numpy[self.slot_of(np.arange(self.num_rows))]
 
-    def _bytes_of(self, rows: Rows) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    def bytes_of(self, rows: Rows) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
         """Numbers of the files that rows lie in, and their first bytes and ends in those."""
         numbers, starts, stops = _ranges(rows, places=self._places)
         first, size = self._places.first[numbers], self._row_bytes
@@ -239,17 +232,10 @@ class RaggedField:
             IndexError: There is no such row.
         """
         if not (self.guard.is_complete and self.offsets_guard.is_complete):
-            numbers, starts, stops = self._bytes_of(rows)
+            numbers, starts, stops = self.bytes_of(rows)
             self.guard.touch(numbers, starts=starts, stops=stops)
 
-    def blocks(self, rows: Rows = slice(None)) -> list[Block]:
-        """See ``ArrayField.blocks``."""
-        if not isinstance(self.guard, Stream):
-            return []
-        numbers, starts, stops = self._bytes_of(rows)
-        return self.guard.blocks(numbers, starts=starts, stops=stops)
-
-    def _bytes_of(self, rows: Rows) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    def bytes_of(self, rows: Rows) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
         """Numbers of the files that the elements of rows lie in, and their first bytes and ends in those."""
         numbers, first, last = _ranges(rows, places=self._rows)
         base, size = self._elements.first[numbers], self._element_bytes
@@ -281,8 +267,9 @@ def held(fields: Iterable[ArrayField | RaggedField], rows: Rows = slice(None)) -
     """
     blocks: list[Block] = []
     for field in fields:
-        if field.guard.is_streamed:
-            blocks += field.blocks(rows)
+        if isinstance(field.guard, Stream):
+            numbers, starts, stops = field.bytes_of(rows)
+            blocks += field.guard.blocks(numbers, starts=starts, stops=stops)
         else:
             field.touch(rows)
     return blocks[0].stream.budget.holding(blocks) if blocks else nullcontext()
