@@ -8,7 +8,7 @@ def names(module):
 
 
 def test_the_closure_reaches_what_is_imported_indirectly():
-    assert {"reading.py", "ledger.py", "parts.py", "files.py", "samples.py", "errors.py"} == names("datamill.reading")
+    assert {"reading.py", "ledger.py", "__init__.py", "files.py", "samples.py", "errors.py"} == names("datamill.reading")
 
 
 def test_imports_inside_functions_count():
@@ -59,4 +59,4 @@ def test_the_digest_changes_with_the_code(monkeypatch, tmp_path):
 
 def test_foreign_modules_are_no_code_of_ours():
     assert imports.module_file("numpy") is None
-    assert imports.module_file("datamill.parts") == Path(imports.__file__).with_name("parts.py")
+    assert imports.module_file("datamill.parts") == Path(imports.__file__).parent / "parts" / "__init__.py"
