@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pytest
 
-from datamill import samples
+from datamill import parts, samples
 from datamill.modalities import image
 from datamill.parts import PartsWriter
 from datamill.samples import Dataset, Feature
@@ -81,3 +82,10 @@ def write_parts(folder: Path, dataset: Dataset, table: pa.Table) -> Path:
     with PartsWriter(folder, dataset=dataset) as writer:
         writer.write(table)
     return folder
+
+
+def small_parts(monkeypatch: pytest.MonkeyPatch, *, target_bytes: int, least_row_bytes: int) -> None:
+    """From now on parts end after so many bytes on average; a row counts for at least so many."""
+    sizes = {"TARGET_BYTES": target_bytes, "MIN_BYTES": target_bytes // 4, "MAX_BYTES": 2 * target_bytes}
+    for name, size in (sizes | {"LEAST_ROW_BYTES": least_row_bytes}).items():
+        monkeypatch.setattr(parts.writing, name, size)

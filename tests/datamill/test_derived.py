@@ -60,7 +60,7 @@ def test_chosen_samples_are_read_with_repairs_in_the_asked_order(tmp_path: Path)
 
 def test_row_groups_without_a_chosen_sample_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset, table = tabular_table(num_samples=40)
-    monkeypatch.setattr(parts, "READ_ROWS", 10)
+    monkeypatch.setattr(parts.parquet, "READ_ROWS", 10)
     write_parts(tmp_path / "samples", dataset, table)
     write_parts(tmp_path / "repairs", dataset, table.slice(0, 0))
     read: list[int] = []

@@ -15,6 +15,7 @@ from datamill.errors import DataError
 from datamill.extracting import Outcome
 from datamill.modalities import image, modality_of
 from datamill.samples import Dataset, Feature
+from tests import builders
 from tests.builders import image_table, tabular_table, write_parts
 from tests.fakes import InlineEngine
 
@@ -29,11 +30,9 @@ def all_work_is_worth_an_engine(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Parts of 5 to 40 samples of 100 bytes."""
-    monkeypatch.setattr(parts, "LEAST_ROW_BYTES", 1_000)
-    monkeypatch.setattr(parts, "TARGET_BYTES", 20_000)
-    monkeypatch.setattr(parts, "MIN_BYTES", 5_000)
-    monkeypatch.setattr(parts, "MAX_BYTES", 40_000)
-    monkeypatch.setattr(parts, "READ_ROWS", 16)
+    builders.small_parts(monkeypatch, target_bytes=20_000, least_row_bytes=1_000)
+    for module in (parts, parts.parquet):
+        monkeypatch.setattr(module, "READ_ROWS", 16)
 
 
 @pytest.fixture(scope="module")
@@ -294,8 +293,7 @@ def test_no_sample_has_no_features(tmp_path: Path) -> None:
 
 
 def test_memory_does_not_grow_with_the_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("TARGET_BYTES", "MIN_BYTES", "MAX_BYTES"):
-        monkeypatch.setattr(parts, name, 10 * getattr(parts, name))
+    builders.small_parts(monkeypatch, target_bytes=200_000, least_row_bytes=1_000)
     peaks = []
     for count in (400, 4_000):
         dataset, table = tabular_table(num_samples=count)

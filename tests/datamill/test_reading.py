@@ -77,3 +77,15 @@ def test_repairs_take_the_place_of_what_they_repair(tmp_path, samples, ids):
     values = read["feature:height"].to_pylist()
     assert (values[2], values[7]) == (100.0, 200.0)
     assert values[3] == table["feature:height"][3].as_py()
+
+
+def test_repaired_rows_take_the_place_of_the_originals_and_unwanted_rows_stay_out(tmp_path):
+    dataset, table = tabular_table()
+    folder = write_parts(tmp_path / "samples", dataset, table)
+    row = table.slice(5, 1)
+    repaired = row.set_column(row.column_names.index("feature:height"), "feature:height", pa.array([99.0]))
+    repairs = write_parts(tmp_path / "repairs", dataset, repaired)
+    wanted = set(table["sample_id"].to_pylist()[4:7])
+    read = reading.read_samples([folder], wanted=wanted, repairs=repairs, columns=["sample_id", "feature:height"])
+    expected = table["feature:height"].to_pylist()
+    assert read["feature:height"].to_pylist() == [expected[4], 99.0, expected[6]]

@@ -48,14 +48,14 @@ def test_a_changed_parameter_is_named_with_both_values(root: Path, monkeypatch: 
 
 def test_code_inputs_sources_and_outputs_are_told_apart(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     changes = {
-        "ingest": [{"changed deps": {"raw/images": "modified", "datamill/parts.py": "modified"}}],
+        "ingest": [{"changed deps": {"raw/images": "modified", "datamill/ledger.py": "modified"}}],
         "clean": [
             {"changed deps": {"data/ingest/samples": "deleted"}},
             {"changed outs": {"data/clean/repairs": "deleted"}},
         ],
     }
     stages = told(root, monkeypatch, changes)
-    assert stages["ingest"].reasons == ("code changed: datamill/parts.py", "source raw/images changed")
+    assert stages["ingest"].reasons == ("code changed: datamill/ledger.py", "source raw/images changed")
     assert stages["clean"].reasons == (
         "outputs data/clean/repairs are missing here",
         "inputs data/ingest/samples are missing here",
@@ -75,7 +75,7 @@ def test_seconds_go_by_the_slowest_run_for_other_code_and_the_latest_for_other_d
         for stage in ("clean", "split"):
             durations.note(stage, seconds=seconds, state=root / STATE)
     changes = {
-        "clean": [{"changed deps": {"datamill/parts.py": "modified"}}],
+        "clean": [{"changed deps": {"datamill/ledger.py": "modified"}}],
         "split": [{"changed deps": {"data/clean/ledger.parquet": "modified"}}],
     }
     stages = told(root, monkeypatch, changes)

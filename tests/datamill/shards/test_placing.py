@@ -1,3 +1,4 @@
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 from datamill import ledger, parts
 from datamill.errors import DataError, StageError
 from datamill.shards.placing import iter_placements, require_no_leak
-from tests.builders import identity, tabular_table, write_parts
+from tests.builders import identity, small_parts, tabular_table, write_parts
 
 CLASSES = ("0", "1", "2")
 
@@ -76,10 +77,9 @@ def test_survivors_are_placed_with_their_row_in_the_part(tmp_path: Path, samples
 def test_every_part_has_a_placement_of_its_own_however_it_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int
 ) -> None:
-    for name, size in (("LEAST_ROW_BYTES", 1_000), ("TARGET_BYTES", 5_000), ("MIN_BYTES", 2_000), ("MAX_BYTES", 9_000)):
-        monkeypatch.setattr(parts, name, size)
+    small_parts(monkeypatch, target_bytes=5_000, least_row_bytes=1_000)
     samples = write_parts(tmp_path / "samples", *tabular_table(num_samples=60))
-    monkeypatch.setattr(parts, "READ_ROWS", rows)
+    monkeypatch.setattr(parts, "iter_part", partial(parts.iter_part, rows=rows))
     ids = parts.read_table(samples, columns=["sample_id"])["sample_id"].to_pylist()
     plan = write_plan(tmp_path / "plan", ids)
     placements = list(iter_placements([samples], plan=plan, classes=CLASSES))

@@ -25,6 +25,7 @@ from datamill.sources import chunks, idx, image_folder, listing, table
 from datamill.sources.listing import StoredFile
 from datamill.sources.params import TableSource
 from datamill.sources.stores import Store, open_store
+from tests.builders import small_parts
 from tests.datamill.sources.drain import TABLE_FIELDS
 from tests.datamill.sources.rerun import TravellingEngine, Workspace
 
@@ -46,10 +47,7 @@ def put(path: Path, payload: bytes) -> Path:
 @pytest.fixture(autouse=True)
 def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Parts of about ten tiny images, so that a few dozen make several; files that were just written may be trusted."""
-    monkeypatch.setattr(parts, "TARGET_BYTES", 1000)
-    monkeypatch.setattr(parts, "MIN_BYTES", 250)
-    monkeypatch.setattr(parts, "MAX_BYTES", 2000)
-    monkeypatch.setattr(parts, "LEAST_ROW_BYTES", 1)
+    small_parts(monkeypatch, target_bytes=1000, least_row_bytes=1)
     monkeypatch.setattr(listing, "SETTLED_S", -1000.0)
 
 
