@@ -17,16 +17,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from datamill import parts
 from datamill.errors import DataError
 from datamill.samples import content_hash
 from datamill.shards import exchange
-from datamill.shards.exchange import example, packed, parquet
+from datamill.shards.exchange import example, packed, parquet_batches
 from datamill.shards.exchange.tfrecord import masked_crc32c
 from datamill.sources import entries, exchanged, integrity, listing, stretches
 from datamill.sources.batches import Batch, Reading
 from datamill.sources.journal import Journal
 from datamill.sources.params import ExchangedSource
+from tests.builders import small_parts
 from tests.datamill.shards.exchange.made import IDS, IMAGES, export
 from tests.datamill.sources.drain import drain, make_params
 from tests.datamill.sources.rerun import TravellingEngine, Workspace
@@ -89,7 +89,11 @@ def test_workers_and_batches_change_nothing(tmp_path: Path, name: str, monkeypat
     export(tmp_path, name)
     whole = drain(source(tmp_path, name))[1]
     monkeypatch.setattr(exchanged, "BATCH_IMAGES", 2)
-    for module, limit in ((packed, "BATCH_ENTRIES"), (parquet, "READ_ROWS"), (parquet, "MAX_READ_ROWS")):
+    for module, limit in (
+        (packed, "BATCH_ENTRIES"),
+        (parquet_batches, "READ_ROWS"),
+        (parquet_batches, "MAX_READ_ROWS"),
+    ):
         monkeypatch.setattr(module, limit, 2)
     batches = reading(source(tmp_path, name)).batches
     tables = [batch.table for batch in batches if isinstance(batch, Batch)]
@@ -319,14 +323,11 @@ def test_any_edits_of_rows_give_what_a_first_ingest_gives(
         (exchanged, "BATCH_IMAGES", 16),
         (stretches, "MEAN_ROWS", 4),
         (stretches, "MAX_ROWS", 8),
-        (parquet, "MAX_READ_ROWS", 7),
-        (parquet, "READ_ROWS", 7),
-        (parts, "TARGET_BYTES", 1000),
-        (parts, "MIN_BYTES", 250),
-        (parts, "MAX_BYTES", 2000),
-        (parts, "LEAST_ROW_BYTES", 1),
+        (parquet_batches, "MAX_READ_ROWS", 7),
+        (parquet_batches, "READ_ROWS", 7),
     ):
         monkeypatch.setattr(module, limit, value)
+    small_parts(monkeypatch, target_bytes=1000, least_row_bytes=1)
     folder = tmp_path_factory.mktemp("edits")
     (folder / "raw").mkdir()
     files = {

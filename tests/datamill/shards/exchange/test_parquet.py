@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from datamill.errors import DataError
-from datamill.shards.exchange import parquet
+from datamill.shards.exchange import parquet, parquet_batches
 from datamill.shards.exchange.records import Record, Wanted
 from tests.datamill.shards.exchange.made import DATASET, IDS, IMAGES, LABELS, ROWS, export, faults, opened, read
 
@@ -151,7 +151,7 @@ def test_a_flipped_bit_in_a_page_is_found(tmp_path: Path) -> None:
 
 
 def test_a_row_group_that_would_fill_the_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parquet, "MAX_GROUP_BYTES", 100_000)
+    monkeypatch.setattr(parquet_batches, "MAX_GROUP_BYTES", 100_000)
     some = file({"image": images({"bytes": bytes(10**6)}), "label": [0]}, compression="zstd")
     with pytest.raises(DataError, match=r"row group 0 unpacks to .* bytes, more than 100000"):
         read(some, "parquet")
