@@ -44,7 +44,7 @@ from datamill.monitoring.verdicts import (
     recent,
     window_folder,
 )
-from datamill.monitoring.windows import Window, read_window
+from datamill.monitoring.windows import Watcher, Window, read_window
 from datamill.monitoring.writing import write_window
 from datamill.settings import STATE, Settings, resolve_device
 from datamill.tracking import Session, Tracker, redact
@@ -99,16 +99,16 @@ def watch_once(root: Path, *, now: datetime, settings: Settings | None = None, s
         model = open_model(root)
         news, early = take_new_labels(root, model=model, cursor=cursor, params=params, now=now)
         feed = open_feed(params, cursor=cursor, dataset=model.dataset, preprocessor=model.preprocessor, now=now)
-        window = read_window(
-            feed,
+        watcher = Watcher(
             model=model,
             cursor=cursor,
-            params=params,
             redelivery=Redelivery(root, cursor=cursor, params=params),
+            params=params,
             scratch=root / WATCH / SCRATCH,
             seed=cursor.next_number(),
             device=resolve_device(settings.device),
         )
+        window = read_window(feed, watcher=watcher)
         # Before the cursor knows these labels: a pass that is cut off in between finds them once more.
         again, labelled, _ = fill_windows(root, window.relabelled, by=BY_NAME, cursor=cursor)
         window = replace(window, advance=replace(window.advance, labelled=labelled))
