@@ -7,98 +7,22 @@ were not seen for long can be forgotten; one that comes again in time is known f
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple, Self, final
+from typing import Any, Self, final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from datamill.errors import DataError
+from datamill.monitoring import database
+from datamill.monitoring.records import Advance, Labelled, Look, WindowRecord
 
-VERSION = 2
 DAY_S = 86_400
 REFRESH_DAYS = 7  # an item's day is written anew when it is older, so that a table read every hour is not written then
 WINDOW_COLUMNS = "number, name, windows.judged_at, model, windows.is_published, windows.is_told"
 AT_ONCE = 16_384  # values of a query; SQLite takes 32,766
-ID_BYTES = 16
-SCHEMA = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE windows (number INTEGER PRIMARY KEY, name TEXT NOT NULL, judged_at TEXT NOT NULL, model TEXT NOT NULL,
-                      is_published INTEGER NOT NULL, is_told INTEGER NOT NULL);
-CREATE TABLE files (origin TEXT, key TEXT, stamp TEXT NOT NULL, is_done INTEGER NOT NULL, seen_at REAL NOT NULL,
-                    PRIMARY KEY (origin, key)) WITHOUT ROWID;
-CREATE TABLE items (id BLOB PRIMARY KEY, day INTEGER) WITHOUT ROWID;
-"""
-LABELS = """
-CREATE TABLE IF NOT EXISTS labelled (number INTEGER PRIMARY KEY, num_samples INTEGER NOT NULL,
-                                     num_labels INTEGER NOT NULL, num_contradicting INTEGER NOT NULL,
-                                     judged_at TEXT, is_published INTEGER NOT NULL, is_told INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS early (key TEXT PRIMARY KEY, label TEXT NOT NULL, seen_at REAL NOT NULL) WITHOUT ROWID;
-"""
-
-
-class Look(NamedTuple):
-    """What was known of a file after an earlier pass."""
-
-    stamp: str
-    is_done: bool
-    seen_at: float
-
-
-class WindowRecord(NamedTuple):
-    """A window that was judged."""
-
-    number: int
-    name: str
-    judged_at: datetime
-    model: str
-    is_published: bool
-    is_told: bool
-
-
-class Labelled(NamedTuple):
-    """How many labels of a window are known.
-
-    Attributes:
-        number: The window's.
-        num_samples: Its samples.
-        num_labels: Those whose label is known.
-        num_contradicting: Labels that came and contradict the first one.
-    """
-
-    number: int
-    num_samples: int
-    num_labels: int
-    num_contradicting: int = 0
-
-
-@dataclass(frozen=True)
-class Advance:
-    """What a pass has seen.
-
-    Attributes:
-        origin: Digest of the source.
-        items: Ids of the items that were judged or rejected, uint8, shape ``(N, 16)``.
-        done: Stamp by key of the files all of whose items were.
-        waiting: Stamp by key of the files to look at again.
-        place: How far a query was read, as JSON; ``None`` for files.
-        labelled: Windows that got labels; contradictions are those of this pass.
-        early: Label by key of what was not judged yet.
-        arrived: Keys of such labels whose item has come.
-    """
-
-    origin: str
-    items: NDArray[np.uint8] = field(default_factory=lambda: np.empty((0, ID_BYTES), np.uint8))
-    done: Mapping[str, str] = field(default_factory=dict)
-    waiting: Mapping[str, str] = field(default_factory=dict)
-    place: str | None = None
-    labelled: Sequence[Labelled] = ()
-    early: Mapping[str, str] = field(default_factory=dict)
-    arrived: Sequence[str] = ()
 
 
 @final
@@ -118,21 +42,12 @@ class Cursor:
         Raises:
             DataError: The file is damaged or of another version.
         """
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-                connection.execute("PRAGMA synchronous = FULL")
-                cursor = cls(connection)
-                cursor._prepare(path)
-                yield cursor
-        except sqlite3.DatabaseError as error:
-            raise DataError(
-                f"{path} cannot be used ({error}); restore it from a backup, or delete it to judge everything anew"
-            ) from error
+        with database.opened(path) as connection:
+            yield cls(connection)
 
     def next_number(self) -> int:
         """Number of the next window, from 1."""
-        return int(self._one("SELECT coalesce(max(number), 0) + 1 FROM windows"))
+        return int(database.one(self._connection, "SELECT coalesce(max(number), 0) + 1 FROM windows"))
 
     def latest(self) -> WindowRecord | None:
         """The last window; ``None`` before the first."""
@@ -166,7 +81,7 @@ class Cursor:
 
     def num_early(self) -> int:
         """Labels whose items were not judged yet."""
-        return int(self._one("SELECT count(*) FROM early"))
+        return int(database.one(self._connection, "SELECT count(*) FROM early"))
 
     def unfinished(self) -> list[WindowRecord]:
         """Windows that are judged but not yet published, or not yet told to anybody; oldest first."""
@@ -186,13 +101,12 @@ class Cursor:
 
     def control(self) -> Any:
         """What the last window left to the next, as JSON values; ``None`` before the first."""
-        row = self._connection.execute("SELECT value FROM meta WHERE key = 'control'").fetchone()
-        return None if row is None else json.loads(row[0])
+        found = database.value(self._connection, "control")
+        return None if found is None else json.loads(found)
 
     def place(self, origin: str) -> str | None:
         """How far a query was read, as JSON; ``None`` before the first window."""
-        row = self._connection.execute("SELECT value FROM meta WHERE key = ?", [f"place {origin}"]).fetchone()
-        return None if row is None else str(row[0])
+        return database.value(self._connection, f"place {origin}")
 
     def looks(self, origin: str, *, keys: Sequence[str]) -> dict[str, Look]:
         """What is known of some files, by key."""
@@ -217,7 +131,7 @@ class Cursor:
 
     def note(self, advance: Advance, *, now: datetime) -> None:
         """Remember what a pass without anything to judge has seen."""
-        with self._transaction():
+        with database.transaction(self._connection):
             self._advance(advance, now=now)
 
     def commit(
@@ -238,7 +152,7 @@ class Cursor:
             labelled: Its labels so far, where it waits for more.
             is_measured: Whether these were enough to judge it by.
         """
-        with self._transaction():
+        with database.transaction(self._connection):
             self._advance(advance, now=record.judged_at)
             self._connection.execute(
                 "INSERT INTO windows VALUES (?, ?, ?, ?, 0, 0)",
@@ -250,15 +164,15 @@ class Cursor:
                     "INSERT INTO labelled VALUES (?, ?, ?, ?, ?, ?, ?)",
                     [*labelled, judged_at, is_measured, is_measured],
                 )
-            self._set("control", json.dumps(control))
+            database.set_value(self._connection, "control", json.dumps(control))
 
     def commit_labels(self, number: int, *, judged_at: datetime, control: Any) -> None:
         """Remember that a window was judged by its labels, and what that leaves to the next verdict."""
-        with self._transaction():
+        with database.transaction(self._connection):
             self._connection.execute(
                 "UPDATE labelled SET judged_at = ? WHERE number = ?", [judged_at.isoformat(), number]
             )
-            self._set("control", json.dumps(control))
+            database.set_value(self._connection, "control", json.dumps(control))
 
     def mark_labels_published(self, number: int) -> None:
         """Remember that the verdict about a window's labels is in its place."""
@@ -274,7 +188,7 @@ class Cursor:
             "JOIN labelled USING (number) WHERE windows.judged_at < ? "
             "AND (labelled.judged_at IS NULL OR labelled.is_told = 1)"
         )
-        with self._transaction():
+        with database.transaction(self._connection):
             old = list(self._windows(condition, before.isoformat()))
             self._connection.executemany("DELETE FROM labelled WHERE number = ?", ([one.number] for one in old))
             self._connection.execute("DELETE FROM early WHERE seen_at < ?", [before.timestamp()])
@@ -283,18 +197,17 @@ class Cursor:
     def forget_items(self, *, days: float, now: datetime) -> None:
         """Forget items that were not seen for so many days; once a day, as all of them are looked at."""
         day = int(now.timestamp() // DAY_S)
-        latest = self._connection.execute("SELECT value FROM meta WHERE key = 'forgot'").fetchone()
-        if latest is not None and int(latest[0]) == day:
+        if database.value(self._connection, "forgot") == str(day):
             return
-        with self._transaction():
+        with database.transaction(self._connection):
             self._connection.execute("UPDATE items SET day = ? WHERE day IS NULL OR day > ?", [day, day])
             self._connection.execute("DELETE FROM items WHERE day < ?", [day - days])
-            self._set("forgot", str(day))
+            database.set_value(self._connection, "forgot", str(day))
 
     def forget_windows(self, *, keep: int) -> list[str]:
         """Forget all but the newest windows, and those that somebody waits for; the names of those that are left."""
         condition = "number IN (SELECT number FROM labelled) OR is_published = 0 OR is_told = 0"
-        with self._transaction():
+        with database.transaction(self._connection):
             self._connection.execute(
                 f"DELETE FROM windows WHERE number <= (SELECT max(number) FROM windows) - ? AND NOT ({condition})",  # noqa: S608
                 [keep],
@@ -311,7 +224,7 @@ class Cursor:
 
     def forget_absent(self, origin: str, *, present: Iterable[Sequence[str]]) -> None:
         """Forget files that are not among those listed, some keys at a time; their items stay known."""
-        with self._transaction():
+        with database.transaction(self._connection):
             self._connection.execute("CREATE TEMP TABLE present (key TEXT PRIMARY KEY) WITHOUT ROWID")
             for keys in present:
                 self._connection.executemany("INSERT OR IGNORE INTO present VALUES (?)", ([key] for key in keys))
@@ -338,7 +251,7 @@ class Cursor:
                 ([advance.origin, key, stamp, is_done, now.timestamp()] for key, stamp in files.items()),
             )
         if advance.place is not None:
-            self._set(f"place {advance.origin}", advance.place)
+            database.set_value(self._connection, f"place {advance.origin}", advance.place)
         self._connection.executemany(
             "UPDATE labelled SET num_labels = ?, num_contradicting = num_contradicting + ? WHERE number = ?",
             ([one.num_labels, one.num_contradicting, one.number] for one in advance.labelled),
@@ -349,46 +262,11 @@ class Cursor:
             ([key, label, now.timestamp()] for key, label in advance.early.items()),
         )
 
-    def _prepare(self, path: Path) -> None:
-        with self._transaction():
-            if not self._one("SELECT count(*) FROM sqlite_master WHERE name = 'meta'"):
-                self._execute(SCHEMA)
-                self._set("version", str(VERSION))
-            self._execute(LABELS)
-            if self._one("SELECT value FROM meta WHERE key = 'version'") == "1":
-                self._connection.execute(
-                    "ALTER TABLE items ADD COLUMN day INTEGER"
-                )  # known from when it is first asked
-                self._set("version", str(VERSION))
-        version = int(self._one("SELECT value FROM meta WHERE key = 'version'"))
-        if version != VERSION:
-            raise DataError(f"{path} has version {version}, this datamill reads {VERSION}; use the one that wrote it")
-
-    def _execute(self, script: str) -> None:
-        for statement in filter(str.strip, script.split(";")):
-            self._connection.execute(statement)
-
     def _windows(self, condition: str, *values: Any, columns: str = WINDOW_COLUMNS) -> Iterator[WindowRecord]:
         rows = self._connection.execute(f"SELECT {columns} FROM windows {condition}", values)  # noqa: S608
         for number, name, judged_at, model, is_published, is_told in rows.fetchall():
             time = datetime.fromisoformat(judged_at)
             yield WindowRecord(number, name, time, model, bool(is_published), bool(is_told))
-
-    def _set(self, key: str, value: str) -> None:
-        self._connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", [key, value])
-
-    def _one(self, query: str) -> Any:
-        return self._connection.execute(query).fetchone()[0]
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            self._connection.execute("ROLLBACK")
-            raise
-        self._connection.execute("COMMIT")
 
 
 def _pieces(values: Sequence[Any]) -> Iterator[Sequence[Any]]:

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from datamill.errors import DataError
 from datamill.monitoring.answers import ANSWERS, BY_CONTENT, BY_NAME, LABELS, fill, read_rows
-from datamill.monitoring.cursor import ID_BYTES, Advance, Cursor, Labelled
+from datamill.monitoring.cursor import Cursor
 from datamill.monitoring.feeds import Feed, Unit
 from datamill.monitoring.params import SourceParams, WatchedImages
+from datamill.monitoring.records import ID_BYTES, Advance, Labelled
 from datamill.monitoring.verdicts import window_folder
 
 

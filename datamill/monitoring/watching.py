@@ -25,12 +25,13 @@ from datamill.drift.verdict import Outcome
 from datamill.errors import DataError
 from datamill.monitoring.answers import BY_NAME, forget_answers, write_answers
 from datamill.monitoring.config import WatchParams, load_watch
-from datamill.monitoring.cursor import Cursor, Labelled, WindowRecord
+from datamill.monitoring.cursor import Cursor
 from datamill.monitoring.feeds import open_feed
 from datamill.monitoring.hindsight import judge_windows, publish_labels, take_new_labels
 from datamill.monitoring.labelling import News, Redelivery, fill_windows
 from datamill.monitoring.observing import WatchedModel, open_model, reference_observations
 from datamill.monitoring.params import SourceParams, WatchedQuery
+from datamill.monitoring.records import Labelled, WindowRecord
 from datamill.monitoring.report import write_report
 from datamill.monitoring.verdicts import (
     LABELS,

@@ -10,7 +10,8 @@ import pyarrow as pa
 
 from datamill.errors import DataError
 from datamill.monitoring.config import absent
-from datamill.monitoring.cursor import Cursor, Look
+from datamill.monitoring.cursor import Cursor
+from datamill.monitoring.records import Look
 from datamill.sources.listing import StoredFile, files_of, table_of
 from datamill.sources.stores import open_store
 

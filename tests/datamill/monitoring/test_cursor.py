@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datamill.errors import DataError
-from datamill.monitoring.cursor import Advance, Cursor, Labelled, WindowRecord
+from datamill.monitoring import database
+from datamill.monitoring.cursor import Cursor
+from datamill.monitoring.records import Advance, Labelled, WindowRecord
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 
@@ -77,25 +79,13 @@ def test_a_window_is_unfinished_until_it_is_published_and_told(tmp_path: Path) -
         assert cursor.unfinished() == []
 
 
-def test_a_damaged_file_and_a_newer_version_are_told(tmp_path: Path) -> None:
-    path = tmp_path / "cursor.db"
-    path.write_bytes(b"no database at all, but long enough to be looked at as one" * 20)
-    with pytest.raises(DataError, match="delete it to judge everything anew"), Cursor.open(path):
-        pass
-    path.unlink()
-    with Cursor.open(path) as cursor:
-        cursor._set("version", "3")
-    with pytest.raises(DataError, match="has version 3, this datamill reads 2"), Cursor.open(path):
-        pass
-
-
 def test_a_file_of_the_first_version_goes_on_with_all_that_it_knows(tmp_path: Path) -> None:
     path = tmp_path / "cursor.db"
-    with Cursor.open(path) as cursor:
-        cursor._connection.execute("DROP TABLE items")
-        cursor._connection.execute("CREATE TABLE items (id BLOB PRIMARY KEY) WITHOUT ROWID")
-        cursor._connection.execute("INSERT INTO items VALUES (?)", [ids(1)[0].tobytes()])
-        cursor._set("version", "1")
+    with database.opened(path) as connection:
+        connection.execute("DROP TABLE items")
+        connection.execute("CREATE TABLE items (id BLOB PRIMARY KEY) WITHOUT ROWID")
+        connection.execute("INSERT INTO items VALUES (?)", [ids(1)[0].tobytes()])
+        database.set_value(connection, "version", "1")
     with Cursor.open(path) as cursor:
         cursor.forget_items(days=30, now=NOW)
         assert cursor.is_known(ids(1, 2)).tolist() == [True, False]
