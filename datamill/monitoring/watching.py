@@ -1,38 +1,29 @@
 """One pass of the watch: what is new is read, judged, written and told to MLflow; each item once, whatever happens.
 
-Labels that come later are read first, then new items; last, windows with labels enough are judged by them. A window
-becomes final in one transaction of the cursor. Its folder is complete before that and gets its name after it, so a kill
-leaves a window that never was, or one that the next pass finishes.
+Labels that come later are read first, then new items; last, windows with labels enough are judged by them. A pass
+that is killed leaves windows that never were, or some that the next pass finishes.
 """
 
 import contextlib
 import math
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import pyarrow.compute as pc
 from filelock import FileLock
-from scipy import stats
 
 from datamill import files
-from datamill.drift import judge
-from datamill.drift.control import Control
-from datamill.drift.params import DriftParams
-from datamill.drift.verdict import Outcome
 from datamill.errors import DataError
-from datamill.monitoring.answers import BY_NAME, forget_answers, write_answers
+from datamill.monitoring.answers import BY_NAME, forget_answers
 from datamill.monitoring.config import WatchParams, load_watch
 from datamill.monitoring.cursor import Cursor
 from datamill.monitoring.feeds import open_feed
 from datamill.monitoring.hindsight import judge_windows, publish_labels, take_new_labels
+from datamill.monitoring.judging import judge_new
 from datamill.monitoring.labelling import News, Redelivery, fill_windows
-from datamill.monitoring.observing import WatchedModel, open_model, reference_observations
+from datamill.monitoring.observing import open_model
 from datamill.monitoring.params import SourceParams, WatchedQuery
-from datamill.monitoring.records import Labelled, WindowRecord
-from datamill.monitoring.report import write_report
 from datamill.monitoring.verdicts import (
     LABELS,
     REPORT,
@@ -40,18 +31,13 @@ from datamill.monitoring.verdicts import (
     VERDICT,
     WINDOWS,
     Judged,
-    measured,
     read_verdict,
-    recent,
     window_folder,
 )
-from datamill.monitoring.windows import Watcher, Window, read_window
-from datamill.monitoring.writing import write_window
+from datamill.monitoring.windows import Watcher, read_window
 from datamill.settings import STATE, Settings, resolve_device
-from datamill.tracking import Session, Tracker, redact
+from datamill.tracking import Session, Tracker
 
-TREND_WINDOWS = 30  # of the past in a report
-REJECT_LEVEL = 1e-3  # chance of so many rejects at the share allowed, below which they are no accident
 WATCH = f"{STATE}/watch"
 CURSOR, LOCK, SCRATCH = "cursor.db", "lock", "scratch"
 
@@ -119,7 +105,7 @@ def watch_once(root: Path, *, now: datetime, settings: Settings | None = None, s
             cursor.note(window.advance, now=now)
             judged = None
         else:
-            judged = _judge(root, window, model=model, cursor=cursor, watch=watch, params=params, now=now)
+            judged = judge_new(root, window, model=model, cursor=cursor, watch=watch, params=params, now=now)
         present = feed.keys()
         if present is not None and not window.has_more:
             cursor.forget_absent(feed.origin, present=present)
@@ -223,103 +209,6 @@ def _finish(root: Path, cursor: Cursor) -> None:
             cursor.mark_labels_published(record.number)
 
 
-def _judge(
-    root: Path,
-    window: Window,
-    *,
-    model: WatchedModel,
-    cursor: Cursor,
-    watch: WatchParams,
-    params: SourceParams,
-    now: datetime,
-) -> Judged:
-    """Judge a window, write its folder and advance the cursor."""
-    number = cursor.next_number()
-    latest = cursor.latest()
-    control = Control.model_validate(cursor.control() or {})
-    reference = reference_observations(model.reference)
-    verdict, control = judge(reference, window.observations, params=watch.of(DriftParams), control=control, now=now)
-    notes = [*model.notes, *_schema_notes(window), *verdict.notes]
-    if latest is not None and now < latest.judged_at:
-        notes.append(
-            f"the clock went back by {latest.judged_at - now} since window {latest.name}; order goes by number"
-        )
-    outcomes = (*_quality(window, params=params), *verdict.outcomes)
-    judged = Judged(
-        window=f"{number:06d}",
-        number=number,
-        judged_at=now,
-        model=model.name,
-        source=_told(params),
-        verdict=replace(verdict, outcomes=outcomes, notes=tuple(notes)),
-        rejects=dict(sorted(Counter(reject.reason for reject in window.rejects).items())),
-        num_waiting=len(window.advance.waiting),
-        has_more=window.has_more,
-    )
-    folder = window_folder(root, judged.window)
-    partial = files.partial_path(folder)
-    files.remove(partial)
-    history = recent(root, count=TREND_WINDOWS)
-    true = measured(root, [*history, judged])
-    write_window(partial, judged, window=window, model=model)
-    page = partial / REPORT
-    write_report(page, judged, window=window, model=model, reference=reference, history=history, true=true)
-    num_labels = int(pc.sum(pc.not_equal(window.rows["label"], "")).as_py() or 0)
-    labelled = None
-    if params.labels.wait_days > 0 and window.rows.num_rows:
-        write_answers(partial, contents=window.rows["content_hash"], seen=window.observations)
-        labelled = Labelled(number, window.rows.num_rows, num_labels)
-    files.fsync_tree(partial)
-    record = WindowRecord(number, judged.window, now, model.name, is_published=False, is_told=False)
-    cursor.commit(
-        window.advance,
-        record=record,
-        control=control.model_dump(mode="json"),
-        labelled=labelled,
-        is_measured=num_labels >= watch.of(DriftParams).min_labels,
-    )
-    files.publish(folder)
-    cursor.mark_published(number)
-    return judged
-
-
-def _quality(window: Window, *, params: SourceParams) -> Iterator[Outcome]:
-    """What reading found out: the share of rejects, and columns that are missing or new."""
-    num_samples, num_rejects = window.rows.num_rows, len(window.rejects)
-    share = num_rejects / max(1, num_samples + num_rejects)
-    first = window.rejects[0] if window.rejects else None
-    examples = {} if first is None else {"first": {"source": first.source, "message": first.message}}
-    p_value = float(stats.binom.sf(num_rejects - 1, num_samples + num_rejects, params.max_reject_share))
-    yield Outcome(
-        kind="quality",
-        detector="reject_share",
-        subject="",
-        statistic=share,
-        p_value=p_value,
-        effect=share,
-        effect_name="share",
-        is_drift=p_value < REJECT_LEVEL,
-        detail={"threshold": params.max_reject_share, "rejects": num_rejects, **examples},
-    )
-    for name, count in sorted(window.schema.missing.items()):
-        missing = count / max(1, num_samples + num_rejects)
-        if missing:
-            yield Outcome("quality", "missing_column", name, missing, None, missing, "share", is_drift=True)
-    for name in sorted(window.schema.unknown):
-        yield Outcome("quality", "unknown_column", name, 1.0, None, 1.0, "share", is_drift=False)
-
-
-def _schema_notes(window: Window) -> list[str]:
-    notes = []
-    if window.schema.missing:
-        notes.append(f"new data lacks the columns {sorted(window.schema.missing)}; their values count as missing")
-    if window.schema.unknown:
-        notes.append(f"new data has the columns {sorted(window.schema.unknown)}, which the model does not know")
-    if window.has_more:
-        notes.append("the window is full (source.max_items); what is left comes with the next")
-    return notes
-
-
 def _source(watch: WatchParams, *, path: str | None) -> SourceParams:
     params = watch.of(SourceParams)
     if path is None:
@@ -327,11 +216,6 @@ def _source(watch: WatchParams, *, path: str | None) -> SourceParams:
     if isinstance(params.data, WatchedQuery):
         raise DataError("source.data is a query, which has no path to read instead; change watch.yaml")
     return params.model_copy(update={"data": params.data.model_copy(update={"path": path})})
-
-
-def _told(params: SourceParams) -> str:
-    data = params.data
-    return redact(data.query if isinstance(data, WatchedQuery) else data.path)
 
 
 def _forget(root: Path, *, cursor: Cursor, params: SourceParams, now: datetime) -> None:

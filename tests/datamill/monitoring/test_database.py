@@ -1,5 +1,6 @@
 """The database of the cursor: made, refused, rolled back."""
 
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -25,8 +26,12 @@ def test_a_newer_version_is_told(tmp_path: Path) -> None:
 
 
 def test_an_error_in_a_transaction_undoes_all_of_it(tmp_path: Path) -> None:
-    with database.opened(tmp_path / "cursor.db") as connection:
-        with pytest.raises(KeyError), database.transaction(connection):
+    def fail(connection: sqlite3.Connection) -> None:
+        with database.transaction(connection):
             database.set_value(connection, "one", "1")
             raise KeyError
+
+    with database.opened(tmp_path / "cursor.db") as connection:
+        with pytest.raises(KeyError):
+            fail(connection)
         assert database.value(connection, "one") is None
