@@ -56,6 +56,7 @@ from datamill.promotion import history
 from datamill.retraining.requests import is_training
 from flows.workspace import create_workspace
 from tasks import PIPELINE
+from tests.datamill.sources.drain import TABLE_FIELDS
 from tests.deployments import services as deployment
 from tests.deployments.services import Services
 
@@ -66,20 +67,7 @@ PATIENCE_S = 600.0  # for a whole loop
 QUIET_S = 10.0  # after the last step, in which nothing may come twice
 VICTIMS = ("mlflow", "prefect", "postgres", "s3", "worker")
 ALERTS = ".datamill/watch/alerts.jsonl"
-SOURCE = {
-    "kind": "table",
-    "path": "table",
-    "format": "csv",
-    "delimiter": ",",
-    "encoding": "utf-8",
-    "target": "kind",
-    "target_kind": "category",
-    "group": None,
-    "time": None,
-    "id": None,
-    "exclude": [],
-    "kinds": {},
-}
+SOURCE = {**TABLE_FIELDS, "path": "table", "target": "kind"}
 SMALL = (
     f"ingest.source={json.dumps(SOURCE)}",
     "validate.expectations=[]",

@@ -10,6 +10,7 @@ from datamill.errors import ParamsError
 
 PREFIX = "DATAMILL_"
 STATE = ".datamill"  # the workspace's folder for what is neither data nor result
+RUNS_KEPT = 200
 
 Tracking = Literal["on", "off", "relay"]
 EngineKind = Literal["loky", "dask", "ray"]
@@ -31,6 +32,7 @@ class Settings:
         engine_address: ``DATAMILL_ENGINE_ADDRESS``: of the cluster, as ``tcp://host:8786``; ``auto`` finds Ray's here.
         storage: ``DATAMILL_STORAGE``: a folder, or an fsspec URL such as ``s3://bucket/prefix``, that this machine and
             the workers of the cluster reach; empty means that they share a file system.
+        keep_runs: ``DATAMILL_KEEP_RUNS``: latest flow runs that stay on record, about 250 kB each; 0 means 200.
     """
 
     tracking_uri: str = ""
@@ -43,6 +45,7 @@ class Settings:
     engine: EngineKind = "loky"
     engine_address: str = ""
     storage: str = ""
+    keep_runs: int = RUNS_KEPT
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> "Settings":
@@ -64,6 +67,7 @@ class Settings:
             engine=engine,
             engine_address=_address(variables, engine=engine),
             storage=_without_secret(variables, "STORAGE"),
+            keep_runs=_count(variables, "KEEP_RUNS", zero=str(RUNS_KEPT)) or RUNS_KEPT,
         )
 
 
@@ -91,10 +95,10 @@ def resolve_device(wish: str) -> str:
     return wish
 
 
-def _count(variables: Mapping[str, str], name: str) -> int:
+def _count(variables: Mapping[str, str], name: str, *, zero: str = "one per core") -> int:
     value = variables.get(f"{PREFIX}{name}", "0")
     if not value.isdecimal():
-        raise ParamsError(f"{PREFIX}{name} is {value!r}; use a whole number, or 0 for one per core")
+        raise ParamsError(f"{PREFIX}{name} is {value!r}; use a whole number, or 0 for {zero}")
     return int(value)
 
 

@@ -26,7 +26,7 @@ def keep_record(root: Path, *, session: Session, statuses: Mapping[str, str], tr
         return
     tracker.log_record(folder)
     try:
-        prune(root)
+        prune(root, keep=tracker.settings.keep_runs)
     except (DatamillError, OSError) as error:
         print(f"  warning: old runs stay on record: {error}", file=sys.stderr, flush=True)
 

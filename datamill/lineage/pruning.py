@@ -1,36 +1,52 @@
-"""Which runs stay on record: the latest, and those that a champion that is kept came from."""
+"""Which runs stay on record: the latest, and those that a champion that is kept came from; and which notes of code."""
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from datamill import files
 from datamill.errors import DataError
-from datamill.lineage import versions
-from datamill.lineage.runs import VERSIONS_FOLDER, records
+from datamill.lineage import codebase, recording, versions
+from datamill.lineage.runs import VERSIONS_FOLDER, ended_at, records
 
-RUNS_KEPT = 200  # about 50 MB; every one is in MLflow, too
 CARD = "champion.json"
+DIGEST_NOTE = re.compile(r"[0-9a-f]{32}\.json")  # what a digest of code stands for
 
 
-def prune(root: Path, *, keep: int = RUNS_KEPT) -> tuple[str, ...]:
+def prune(root: Path, *, keep: int) -> tuple[str, ...]:
     """Forget old runs; returns their keys.
 
     The run of every kept champion stays: the one its card names, and the one with its lock file, which ``why champion``
-    and ``trace model:...`` ask for.
+    and ``trace model:...`` ask for. Code that last ran before the latest runs is forgotten with them, unless a run or
+    a champion that is kept, or the workspace, names it.
 
     Args:
         root: The workspace.
-        keep: Latest runs that stay (count).
+        keep: Latest runs that stay (count, at least 1).
     """
-    old = records(root)[keep:]
+    known = records(root)
+    latest, old = known[:keep], known[keep:]
     if not old:
         return ()
     sessions, locks = set(_sessions(root)), set(_locks(root))
     forgotten = [one for one in old if one.name not in sessions and _lock(one) not in locks]
     for folder in forgotten:
         files.remove(folder)
+    _forget_code(root, latest=latest, kept=[one for one in known if one not in forgotten])
     return tuple(folder.name for folder in forgotten)
+
+
+def _forget_code(root: Path, *, latest: Sequence[Path], kept: Sequence[Path]) -> None:
+    start = ended_at(latest[-1]).timestamp()
+    notes = [path for path in (root / codebase.FOLDER).glob("*.json") if DIGEST_NOTE.fullmatch(path.name)]
+    unnamed = [path for path in notes if path.stat().st_mtime < start]
+    champions = (root / VERSIONS_FOLDER).glob(f"*/{versions.LOCK_FILE}")
+    for path in (root / versions.LOCK_FILE, *champions, *(folder / recording.CODE_FILE for folder in kept)):
+        text = path.read_text(encoding="utf-8") if unnamed and path.is_file() else ""
+        unnamed = [note for note in unnamed if note.stem not in text]
+    for note in unnamed:
+        note.unlink()
 
 
 def _sessions(root: Path) -> Iterator[str]:

@@ -145,7 +145,12 @@ def records(root: Path) -> list[Path]:
     """Folders of the runs on record, the latest first."""
     found = [path.parent for path in (root / recording.FOLDER).glob(f"*/{recording.RUN_FILE}")]
     whole = [folder for folder in found if not folder.name.startswith((files.PARTIAL, files.REPLACED))]
-    return sorted(whole, key=lambda folder: (_about(folder)["ended_at"], folder.name), reverse=True)
+    return sorted(whole, key=lambda folder: (ended_at(folder), folder.name), reverse=True)
+
+
+def ended_at(folder: Path) -> datetime:
+    """When a run on record ended, in UTC."""
+    return datetime.fromisoformat(_about(folder)["ended_at"])
 
 
 def open_record(folder: Path, *, root: Path) -> Run:

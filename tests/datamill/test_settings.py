@@ -13,6 +13,7 @@ def test_an_empty_environment_means_every_core_and_local_tracking():
     ("variables", "message"),
     [
         ({"DATAMILL_THREADS": "many"}, "DATAMILL_THREADS is 'many'; use a whole number"),
+        ({"DATAMILL_KEEP_RUNS": "all"}, "DATAMILL_KEEP_RUNS is 'all'; use a whole number, or 0 for 200"),
         ({"DATAMILL_TRACKING": "maybe"}, "DATAMILL_TRACKING is 'maybe'; use 'on', 'off' or 'relay'"),
         ({"DATAMILL_ENGINE": "spark"}, "DATAMILL_ENGINE is 'spark'; use 'loky', 'dask' or 'ray'"),
         ({"DATAMILL_ENGINE": "dask"}, "DATAMILL_ENGINE_ADDRESS is empty; give the scheduler's, as tcp://host:8786"),
@@ -21,6 +22,11 @@ def test_an_empty_environment_means_every_core_and_local_tracking():
 def test_a_wrong_variable_is_named_with_its_value(variables, message):
     with pytest.raises(ParamsError, match=message):
         Settings.from_environment(variables)
+
+
+@pytest.mark.parametrize(("text", "count"), [("", 200), ("0", 200), ("1000", 1000)])
+def test_two_hundred_runs_stay_on_record_unless_told_otherwise(text, count):
+    assert Settings.from_environment({"DATAMILL_KEEP_RUNS": text} if text else {}).keep_runs == count
 
 
 def test_work_stays_on_this_machine_and_its_disk_unless_told_otherwise():

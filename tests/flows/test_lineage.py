@@ -1,4 +1,3 @@
-import functools
 import json
 import shutil
 import subprocess
@@ -6,7 +5,7 @@ import subprocess
 import pytest
 from typer.testing import CliRunner
 
-from datamill.lineage import pruning, recording
+from datamill.lineage import recording
 from datamill.settings import Settings
 from datamill.tracking import Session, Tracker
 from flows import lineage
@@ -31,8 +30,8 @@ def root(tmp_path):
     return root
 
 
-def keep(root, session=SESSION):
-    tracker = Tracker(root, Settings(tracking="relay"), session, "flow", tuple(STATUSES))
+def keep(root, session=SESSION, **wishes):
+    tracker = Tracker(root, Settings(tracking="relay", **wishes), session, "flow", tuple(STATUSES))
     lineage.keep_record(root, session=session, statuses=STATUSES, tracker=tracker)
 
 
@@ -45,14 +44,13 @@ def test_a_flow_run_is_put_on_record_and_told_to_the_tracker_with_a_copy(root):
     assert (events.parent / event["path"] / "dvc.lock").is_file()
 
 
-def test_old_runs_are_forgotten_when_a_run_ends(root, monkeypatch, capsys):
-    monkeypatch.setattr(lineage, "prune", functools.partial(pruning.prune, keep=1))
+def test_old_runs_are_forgotten_when_a_run_ends(root, capsys):
     record(root, "aaaa-first", hour=9)
-    keep(root)
+    keep(root, keep_runs=1)
     assert [folder.name for folder in (root / recording.FOLDER).iterdir()] == [SESSION.key]
     record(root, "cccc-third", hour=9)
     (root / recording.FOLDER / "cccc-third" / "run.json").write_text("{")
-    keep(root)
+    keep(root, keep_runs=1)
     assert "warning: old runs stay on record" in capsys.readouterr().err
 
 
