@@ -165,13 +165,6 @@ def read_samples(
     )
 
 
-def read_in_order(folders: Sequence[Path], *, wanted: Sequence[str], repairs: Path) -> pa.Table:
-    """These samples with payload, in the order of ``wanted``: for a picture's worth of them."""
-    table = read_samples(folders, wanted=set(wanted), repairs=repairs)
-    row_of = {key: row for row, key in enumerate(table["sample_id"].to_pylist())}
-    return table.take(pa.array([row_of[key] for key in wanted], pa.int64()))
-
-
 def _repaired(tables: Iterable[pa.Table], *, repairs: Path, columns: Sequence[str] | None) -> Iterator[pa.Table]:
     """``tables`` with the rows that ``repairs``, some of their samples in the same order, has in another version."""
     cursor = Cursor(parts.iter_tables(repairs, columns=columns), name=str(repairs))

@@ -30,13 +30,16 @@ Origin = Literal["source", "augmented", "synthetic", "resampled"]
 HASH_BYTES = 16
 
 
+FeatureKind = Literal["number", "category"]
+
+
 class Feature(BaseModel):
     """One column of a table."""
 
     model_config = ConfigDict(frozen=True)
 
     name: str
-    kind: Literal["number", "category"]
+    kind: FeatureKind
 
     @property
     def column(self) -> str:
@@ -56,6 +59,10 @@ class Dataset(BaseModel):
     """Class names in the order of their numbers: sorted, numbers before words."""
     features: tuple[Feature, ...] = ()
     """A table's columns; empty for images."""
+
+    def columns(self, kind: FeatureKind) -> list[str]:
+        """Names of the columns of a part that hold features of a kind."""
+        return [feature.column for feature in self.features if feature.kind == kind]
 
     def arrow_schema(self) -> pa.Schema:
         """Columns of a part: identity, then payload."""

@@ -13,20 +13,15 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from datamill.hashes import halves
+from datamill.mixing import mixed
 
 SLACK_ROWS = 4_096  # held beyond the choice before it is cut; saves cutting at every table
 
 
 def scores(sample_ids: pa.Array | pa.ChunkedArray, *, key: str) -> NDArray[np.uint64]:
-    """A number per sample, shape ``(N,)``, uniform over 64 bits: the same for the same id and key.
-
-    Source: G. L. Steele, D. Lea, C. H. Flood, "Fast splittable pseudorandom number generators", 2014 (the mixing).
-    """
+    """A number per sample, shape ``(N,)``, uniform over 64 bits: the same for the same id and key."""
     digest = hashlib.blake2b(key.encode(), digest_size=8).digest()
-    values = halves(sample_ids)[:, 0] ^ np.frombuffer(digest, np.uint64)
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return np.asarray(values ^ (values >> np.uint64(31)), np.uint64)
+    return mixed(halves(sample_ids)[:, 0] ^ np.frombuffer(digest, np.uint64))
 
 
 @final

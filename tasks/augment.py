@@ -83,8 +83,8 @@ def augment(
         decided=["label", "split"],
         where=reading.in_split("train"),
     )
-    moments = Moments(len(copying.numeric_columns(dataset)))
-    for table, _ in read_train(columns=copying.numeric_columns(dataset)) if dataset.modality == "tabular" else ():
+    moments = Moments(len(dataset.columns("number")))
+    for table, _ in read_train(columns=dataset.columns("number")) if dataset.modality == "tabular" else ():
         moments.add(copying.numeric_values(table, dataset=dataset))
     recipe = copying.Recipe(
         policy=chosen, scales=tuple(moments.std.tolist()), num_copies=params.copies_per_sample, dataset=dataset

@@ -20,10 +20,9 @@ from torch.nn import functional
 
 from datamill.augmentation.policy import Policy, Transform, require_known
 from datamill.errors import ParamsError
+from datamill.mixing import INCREMENT, mixed
 
 LARGEST = 255.0
-INCREMENT = np.uint64(0x9E3779B97F4A7C15)
-FIRST, SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 
 Range = tuple[float, float]
 
@@ -215,22 +214,13 @@ def make_step(transform: Transform) -> Step:
 
 
 def chances(sample_ids: NDArray[np.uint8], *, num: int, key: str) -> NDArray[np.float64]:
-    """Uniform numbers in [0, 1) that depend on an image's id and the key alone, shape (num, B).
-
-    Source: SplitMix64 in Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014.
-    """
+    """Uniform numbers in [0, 1) that depend on an image's id and the key alone, shape (num, B)."""
     digest = hashlib.blake2b(key.encode(), digest_size=8 * num).digest() if num <= 8 else b""
     assert digest, f"{num} numbers, at most 8"
     keys = np.frombuffer(digest, "<u8").astype(np.uint64)
     halves = np.ascontiguousarray(sample_ids).view("<u8").astype(np.uint64).reshape(-1, 2)
-    bits = _mix(_mix(halves[:, 0] + INCREMENT) ^ halves[:, 1])
-    return np.asarray((_mix(bits ^ keys[:, None]) >> np.uint64(11)) * 2.0**-53)
-
-
-def _mix(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    bits = (bits ^ (bits >> np.uint64(30))) * FIRST
-    bits = (bits ^ (bits >> np.uint64(27))) * SECOND
-    return np.asarray(bits ^ (bits >> np.uint64(31)), np.uint64)
+    bits = mixed(mixed(halves[:, 0] + INCREMENT) ^ halves[:, 1])
+    return np.asarray((mixed(bits ^ keys[:, None]) >> np.uint64(11)) * 2.0**-53)
 
 
 def _symmetric(arguments: dict[str, Any]) -> dict[str, Any]:

@@ -164,7 +164,7 @@ def augmented_payload(
                 for row, image in enumerate(decoded)
             ]
         return {"image": images.payload(decoded)}
-    numbers = numeric_columns(dataset)
+    numbers = dataset.columns("number")
     columns = {feature.column: table[feature.column].combine_chunks() for feature in dataset.features}
     if augmenter is not None:
         values = augmenter.apply(numeric_values(table, dataset=dataset), sample_ids=ids, epoch=epoch)
@@ -183,14 +183,9 @@ def check_on_images(augmenter: Augmenter, *, table: pa.Table) -> None:
             augmenter.check(image)
 
 
-def numeric_columns(dataset: Dataset) -> list[str]:
-    """Names of the numeric columns of a part."""
-    return [feature.column for feature in dataset.features if feature.kind == "number"]
-
-
 def numeric_values(table: pa.Table, *, dataset: Dataset) -> NDArray[np.float64]:
     """Numeric columns, shape (N, F), NaN for missing values."""
-    columns = [table[name].to_numpy() for name in numeric_columns(dataset)]
+    columns = [table[name].to_numpy() for name in dataset.columns("number")]
     return np.stack(columns, axis=1).astype(np.float64) if columns else np.zeros((table.num_rows, 0))
 
 

@@ -4,7 +4,6 @@ A workspace outside the checkout gives DVC one digest per stage. What stands beh
 workspace's state when the stage runs, so that any lock file of that workspace can be read later.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -43,7 +42,7 @@ def present(module: str) -> Code:
     found = imports.closure(module)
     top = Path(imports.__file__).resolve().parents[1]
     names = [file.resolve().relative_to(top).as_posix() for file in found]
-    return Code(imports.digest(module), dict(zip(names, map(md5_file, found), strict=True)))
+    return Code(imports.digest(module), dict(zip(names, map(files.md5_file, found), strict=True)))
 
 
 def note(stage: Stage, *, root: Path) -> None:
@@ -72,9 +71,3 @@ def _noted(name: str, *, root: Path) -> Code:
         return Code(**json.loads((root / FOLDER / f"{name}.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return Code()
-
-
-def md5_file(path: Path) -> str:
-    """Hexadecimal MD5 of a file's bytes: what DVC calls it."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()

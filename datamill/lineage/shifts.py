@@ -104,7 +104,7 @@ def features_of(dataset: Dataset) -> tuple[str, ...]:
     """Columns of the light features: an image's properties, the numbers of a table."""
     if dataset.modality == "image":
         return PROPERTIES
-    return tuple(feature.column for feature in dataset.features if feature.kind == "number")
+    return tuple(dataset.columns("number"))
 
 
 def compare(a: Moments, b: Moments, *, group: int = 0) -> list[Shift]:

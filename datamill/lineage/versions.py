@@ -10,7 +10,6 @@ from typing import Any
 import yaml
 
 from datamill import files
-from datamill.lineage.codebase import md5_file
 from datamill.settings import STATE
 
 LOCK_FILE = "dvc.lock"
@@ -39,9 +38,9 @@ def digests(lock: Mapping[str, Any]) -> dict[str, str]:
 def digest_of(path: Path) -> str:
     """What DVC calls a file or folder: the MD5 of its bytes, or of the list of its files with theirs."""
     if path.is_file():
-        return md5_file(path)
+        return files.md5_file(path)
     below = sorted((file.relative_to(path).as_posix(), file) for file in path.rglob("*") if file.is_file())
-    listing = [{"md5": md5_file(file), "relpath": name} for name, file in below]
+    listing = [{"md5": files.md5_file(file), "relpath": name} for name, file in below]
     return hashlib.md5(json.dumps(listing, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + DIRECTORY
 
 

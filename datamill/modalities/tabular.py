@@ -9,20 +9,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from datamill.hashes import word_hashes
+from datamill.mixing import INCREMENT, mixed
 from datamill.samples import Dataset
 
 SIGNIFICANT_DIGITS = 4  # rows that agree to this many digits share a fingerprint
-GOLDEN = 0x9E3779B97F4A7C15  # 2 to the power of 64 by the golden ratio: what SplitMix64 adds at each step
-
-
-def numbers(dataset: Dataset) -> list[str]:
-    """Names of the numeric columns of a part."""
-    return [feature.column for feature in dataset.features if feature.kind == "number"]
-
-
-def categories(dataset: Dataset) -> list[str]:
-    """Names of the category columns of a part."""
-    return [feature.column for feature in dataset.features if feature.kind == "category"]
 
 
 def properties(table: pa.Table, *, dataset: Dataset) -> pa.Table:
@@ -31,15 +21,12 @@ def properties(table: pa.Table, *, dataset: Dataset) -> pa.Table:
 
 
 def features(table: pa.Table, *, dataset: Dataset) -> pa.Table:
-    """``fingerprint``: a hash of each row with its numbers rounded to ``SIGNIFICANT_DIGITS``; near-duplicates share it.
-
-    Source: G. L. Steele, D. Lea, C. H. Flood, "Fast splittable pseudorandom number generators", 2014 (the mixing).
-    """
+    """``fingerprint``: a hash of each row with numbers rounded to ``SIGNIFICANT_DIGITS``; near-duplicates share it."""
     total = np.zeros(table.num_rows, np.uint64)
     for feature in dataset.features:
         column = table[feature.column].combine_chunks()
         codes = _rounded(column) if feature.kind == "number" else word_hashes(column)
-        total = _mixed(total + codes + np.uint64(GOLDEN))
+        total = mixed(total + codes + INCREMENT)
     return pa.table({"fingerprint": total}, schema=pa.schema([pa.field("fingerprint", pa.uint64(), nullable=False)]))
 
 
@@ -58,13 +45,6 @@ def _rounded(column: pa.Array) -> NDArray[np.uint64]:
     usual = np.copysign(mantissa, values) * 1_000 + exponent
     unusual = np.select([np.isnan(values), values == np.inf, values == -np.inf], [0.1, 0.2, 0.3], 0.0)
     return np.asarray(np.where(is_usual, usual, unusual), np.float64).view(np.uint64)
-
-
-def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """``values`` with every bit spread over all bits, one to one."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return np.asarray(values ^ (values >> np.uint64(31)), np.uint64)
 
 
 def observations(table: pa.Table, *, dataset: Dataset) -> pd.DataFrame:
@@ -91,7 +71,9 @@ def vectorizer(*, dataset: Dataset) -> Any:
         SimpleImputer(strategy="constant", fill_value="", missing_values=None),
         OneHotEncoder(handle_unknown="ignore", max_categories=50, sparse_output=False),
     )
-    return ColumnTransformer([("number", number, numbers(dataset)), ("category", category, categories(dataset))])
+    return ColumnTransformer(
+        [("number", number, dataset.columns("number")), ("category", category, dataset.columns("category"))]
+    )
 
 
 def pictures(table: pa.Table, *, dataset: Dataset) -> list[NDArray[np.uint8]]:

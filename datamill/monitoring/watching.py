@@ -8,7 +8,7 @@ import contextlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from filelock import FileLock
@@ -230,8 +230,3 @@ def _forget(root: Path, *, cursor: Cursor, params: SourceParams, now: datetime) 
                 files.remove(folder)
     if params.remember_days is not None:
         cursor.forget_items(days=params.remember_days, now=now)
-
-
-def utc_now() -> datetime:
-    """The present, for those who call from outside."""
-    return datetime.now(UTC)

@@ -84,7 +84,7 @@ def _require_one_run(folder: Path) -> None:
         StageError: Names the stage to run.
     """
     stages = dvcfile.read_lock(folder)
-    found = {artifact.path: _md5(folder / Path(artifact.path).name) for artifact in MODEL}
+    found = {artifact.path: files.md5_file(folder / Path(artifact.path).name) for artifact in MODEL}
     for name, stage in stages.items():
         for item in (*stage.get("deps", ()), *stage.get("outs", ())):
             if item["path"] in found and item.get("md5") not in {None, found[item["path"]]}:
@@ -201,11 +201,6 @@ def _version(paths: Mapping[str, Path]) -> str:
 
 def _candidate(root: Path) -> Path:
     return files.partial_path(root / CHAMPIONS / "candidate")
-
-
-def _md5(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def _faults(folder: Path) -> list[str]:

@@ -5,8 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-INCREMENT = np.uint64(0x9E3779B97F4A7C15)
-FIRST, SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+from datamill.mixing import INCREMENT, mixed
 
 
 def row_chances(rows: NDArray[np.integer[Any]], *, num: int, seed: int, epoch: int, stream: int) -> NDArray[np.float64]:
@@ -21,15 +20,7 @@ def row_chances(rows: NDArray[np.integer[Any]], *, num: int, seed: int, epoch: i
 
     Returns:
         Numbers in [0, 1), shape ``(num, R)``.
-
-    Source: SplitMix64 in Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014.
     """
     keys = np.random.SeedSequence([seed, epoch, stream]).generate_state(num, np.uint64)
-    bits = _mix(_mix(rows.astype(np.uint64) * INCREMENT) ^ keys[:, None])
+    bits = mixed(mixed(rows.astype(np.uint64) * INCREMENT) ^ keys[:, None])
     return (bits >> np.uint64(11)) * 2.0**-53
-
-
-def _mix(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    bits = (bits ^ (bits >> np.uint64(30))) * FIRST
-    bits = (bits ^ (bits >> np.uint64(27))) * SECOND
-    return bits ^ (bits >> np.uint64(31))

@@ -1,4 +1,4 @@
-from datamill import imports
+from datamill import files, imports
 from datamill.lineage import codebase
 from datamill.lineage.codebase import Code
 from tests.toys import PIPELINE
@@ -7,7 +7,7 @@ from tests.toys import PIPELINE
 def test_the_present_code_of_a_stage_is_named_by_file_with_dvcs_digests():
     code = codebase.present("datamill.files")
     assert list(code.files) == ["datamill/files.py"]
-    assert code.files["datamill/files.py"] == codebase.md5_file(imports.module_file("datamill.files"))
+    assert code.files["datamill/files.py"] == files.md5_file(imports.module_file("datamill.files"))
     assert code.digest == imports.digest("datamill.files")
 
 
