@@ -42,6 +42,11 @@ def policy(**changes: Any) -> PromoteParams:
     return PromoteParams.model_validate(sections)
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    """Bytes of every file below a folder."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def evidence(wrong: Sequence[int] = (), *, count: int = 100, first: int = 0, **changes: Any) -> Evidence:
     """A model of two classes, sure of every answer, and wrong about these rows of ``count`` test samples."""
     label = np.arange(count) % 2

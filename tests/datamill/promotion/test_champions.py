@@ -7,7 +7,7 @@ import yaml
 
 from datamill.errors import DataError, StageError
 from datamill.promotion import champions
-from tests.datamill.promotion.candidates import write_workspace
+from tests.datamill.promotion.candidates import contents, write_workspace
 
 
 @pytest.fixture
@@ -19,10 +19,6 @@ def admit(root):
     folder, version = champions.stage_candidate(root)
     champions.admit(folder, version=version, root=root, card={"run": "r1"})
     return version
-
-
-def contents(folder):
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_the_champion_is_a_whole_copy_with_a_card_that_names_every_hash(root):

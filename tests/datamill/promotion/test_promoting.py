@@ -17,7 +17,7 @@ from datamill.errors import DataError, ParamsError, StageError
 from datamill.promotion import champions, history, promoting
 from datamill.promotion.promoting import Author
 from datamill.tracking import Session
-from tests.datamill.promotion.candidates import policy, write_workspace
+from tests.datamill.promotion.candidates import contents, policy, write_workspace
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 ADA = Author("Ada", Session("one", "first run"))
@@ -37,10 +37,6 @@ def promote(root, *, bias=None, **options):
 
 def rollback(root, *, to=None, because="it failed"):
     return promoting.rollback(root, to=to, because=because, author=ADA, now=NOW)
-
-
-def contents(folder):
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_the_first_model_becomes_champion_and_a_better_one_after_it(root):
