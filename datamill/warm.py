@@ -6,6 +6,9 @@ behind, which loads the modules of all stages while the first ones work. A later
 forks, and the child takes on the caller's files, folder, environment and arguments and runs the same module. Nothing
 that decides a result passes through the host, and a stage that cannot be handed over runs by itself.
 
+A host cannot answer while a library loads, so it loads the quick ones, forks a second host for the slow ones (torch,
+Great Expectations: one to three seconds each), and stays for the callers that do not need those.
+
 The host belongs to one user and one run, listens on no network, and ends with the run's process (the flow's, or
 DVC's). It refuses a caller with another environment or Python, and ends when a file of code that it loaded has changed.
 Linux only; ``DATAMILL_WARM=off`` does without. This module imports the standard library alone, and little of it.
@@ -57,10 +60,9 @@ class Keeper:
     pid: int
     start: int
 
-    @property
-    def address(self) -> str:
-        """The host's address, which is no file and ends with it."""
-        return f"\0datamill-{os.getuid()}-{self.pid}-{self.start}"
+    def address(self, *, is_slow: bool) -> str:
+        """Where the host, or the one with the slow libraries, listens; no file, and it ends with the host."""
+        return f"\0datamill-{os.getuid()}-{self.pid}-{self.start}{'-slow' * is_slow}"
 
 
 def find_keeper() -> Keeper | None:
@@ -80,7 +82,7 @@ def find_keeper() -> Keeper | None:
     return None
 
 
-def hand_over(module: str, arguments: list[str], *, host: list[str]) -> int | None:
+def hand_over(module: str, arguments: list[str], *, host: list[str], is_slow: bool = False) -> int | None:
     """Run ``python -m module arguments`` in a fork of the host; its exit status, or ``None`` to do it here.
 
     Where there is no host yet, one is started for those that come later.
@@ -89,13 +91,14 @@ def hand_over(module: str, arguments: list[str], *, host: list[str]) -> int | No
         module: What ``-m`` names.
         arguments: What follows it.
         host: What follows ``-m module`` to start a host.
+        is_slow: Whether it needs one of the slow libraries.
     """
     if _is_forked or arguments == host or os.environ.get(SWITCH) == "off" or (keeper := find_keeper()) is None:
         return None
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
+    with _door() as line:
         line.settimeout(TIMEOUT_S)
         try:
-            line.connect(keeper.address)
+            line.connect(keeper.address(is_slow=is_slow))
         except (ConnectionRefusedError, FileNotFoundError):
             _start_host([sys.executable, "-m", module, *host], keeper=keeper)
             return None
@@ -104,22 +107,31 @@ def hand_over(module: str, arguments: list[str], *, host: list[str]) -> int | No
         return _converse(line, [module, *arguments], keeper=keeper) if _is_mine(line) else None
 
 
-def serve(modules: Iterable[str]) -> None:
-    """Be the host: load ``modules`` while waiting for callers; returns when the run has ended.
+def serve(modules: Iterable[str], *, slow: Iterable[str] = ()) -> None:
+    """Be the hosts: load ``modules``, and in a second process ``slow``, between callers; return when the run has ended.
 
     In every child the caller's module runs instead, and then the process ends.
     """
     keeper = find_keeper()
     if keeper is None:
         return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as door:
+    with _door() as door, _door() as slow_door:
         try:
-            door.bind(keeper.address)
+            door.bind(keeper.address(is_slow=False))
+            slow_door.bind(keeper.address(is_slow=True))
         except OSError:  # another stage of this run has started one
             return
         door.listen()
+        slow_door.listen()
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until a child is ready for it
-        caller = _Host(door, keeper=keeper).work(iter(modules))
+        host = _Host(door, keeper=keeper)
+        caller = host.load(modules)
+        if caller is None and os.fork() == 0:
+            host = host.followed_by(slow_door, keeper=keeper)
+            caller = host.load(slow)
+        elif caller is None:
+            slow_door.close()
+        caller = caller or host.wait()
     if caller is not None:
         _become(caller)
 
@@ -153,17 +165,34 @@ class _Host:
         self._selector.register(self._keeper, selectors.EVENT_READ)
         self._is_ending = False
 
-    def work(self, modules: Iterator[str]) -> Caller | None:
-        """``None`` at the end of the run, and in a child the caller it was forked for."""
-        name = next(modules, None)
-        while not (self._is_ending and not self._children):
-            for key, _ in self._selector.select(timeout=None if name is None else 0):
-                if (caller := self._answer(key.fileobj)) is not None:
-                    return caller
-            if name is not None:
-                self._load(name)
-                name = next(modules, None)
+    def load(self, modules: Iterable[str]) -> Caller | None:
+        """``None`` when all are loaded, and in a child the caller it was forked for."""
+        for name in modules:
+            if (caller := self._answer(timeout=0)) is not None:
+                return caller
+            if self._is_ending:
+                break
+            self._load(name)
         return None
+
+    def wait(self) -> Caller | None:
+        """``None`` at the end of the run, and in a child the caller it was forked for."""
+        while not (self._is_ending and not self._children):
+            if (caller := self._answer(timeout=None)) is not None:
+                return caller
+        return None
+
+    def followed_by(self, door: socket.socket, *, keeper: Keeper) -> "_Host":
+        """A host with the same modules in a process of its own: what belongs to this one's callers is closed there."""
+        self._door.close()
+        self._selector.close()
+        os.close(self._keeper)
+        for descriptor, (_, line) in self._children.items():
+            os.close(descriptor)
+            line.close()
+        other = _Host(door, keeper=keeper)
+        other._code = self._code
+        return other
 
     def _load(self, name: str) -> None:
         with suppress(Exception):  # whoever needs it will say what is wrong
@@ -173,7 +202,13 @@ class _Host:
             if "site-packages" not in file:
                 self._code[file] = _mark(file)
 
-    def _answer(self, source: Any) -> Caller | None:
+    def _answer(self, *, timeout: float | None) -> Caller | None:
+        for key, _ in self._selector.select(timeout):
+            if (caller := self._hear(key.fileobj)) is not None:
+                return caller
+        return None
+
+    def _hear(self, source: Any) -> Caller | None:
         if source is self._door:
             return self._admit()
         if source == self._keeper:
@@ -247,6 +282,10 @@ class _Host:
         line.close()
         self._selector.unregister(descriptor)
         os.close(descriptor)
+
+
+def _door() -> socket.socket:
+    return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
 
 
 def _converse(line: socket.socket, words: list[str], *, keeper: Keeper) -> int | None:

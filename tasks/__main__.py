@@ -9,13 +9,16 @@ code and the remote source that DVC cannot hash. ``host`` is what the first stag
 import argparse
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from datamill import warm
 
 OTHER_VERBS = ("all", "render", "observe", "host")
 TRACKING = "datamill.tracking.server"
+SLOW = frozenset(
+    {"validate", "augment", "synthesize", "train", "evaluate", "export"}
+)  # load torch or Great Expectations
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -58,7 +61,7 @@ def _act(options: argparse.Namespace) -> None:
     elif options.verb == "observe":
         dvcfile.observe(PIPELINE, root=root, source=_source_fingerprint(root))
     elif options.verb == "host":
-        warm.serve(_modules())
+        warm.serve(_modules(SLOW.isdisjoint), slow=_modules(SLOW.issuperset))
     elif options.verb == "all":
         for stage in PIPELINE:
             execute(stage, root=root, pipeline=PIPELINE)
@@ -77,16 +80,17 @@ def _run(name: str, *, root: Path) -> None:
     execute(stage, root=root, pipeline=PIPELINE)
 
 
-def _modules() -> Iterator[str]:
-    """What the stages import, in their order; the first one is at work already."""
+def _modules(is_meant: Callable[[set[str]], bool]) -> Iterator[str]:
+    """What some of the stages import, in their order."""
     from datamill import imports
     from datamill.settings import Settings
     from tasks import PIPELINE
 
     if Settings.from_environment().tracking == "on":
         yield TRACKING
-    for stage in PIPELINE[1:]:
-        yield from imports.modules(stage.module)
+    for stage in PIPELINE:
+        if is_meant({stage.name}):
+            yield from imports.modules(stage.module)
 
 
 def _source_fingerprint(root: Path) -> str:
@@ -121,5 +125,5 @@ if __name__ == "__main__":
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # see flows/__init__.py
-    ended = warm.hand_over("tasks", sys.argv[1:], host=["host"])
+    ended = warm.hand_over("tasks", sys.argv[1:], host=["host"], is_slow=not SLOW.isdisjoint(sys.argv[1:2]))
     sys.exit(main() if ended is None else ended)

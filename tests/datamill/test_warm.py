@@ -11,7 +11,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from datamill import warm
+from datamill import imports, warm
+from tasks import PIPELINE
+from tasks.__main__ import SLOW
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks hand over files by Linux's means")
 
@@ -22,10 +24,11 @@ from datamill import warm
 def main():
     if sys.argv[1:] == ["host"]:
         os.environ["SET_BY_A_LIBRARY"] = "on its way"
-        warm.serve(["toy.heavy"])
+        warm.serve(["toy.heavy"], slow=["toy.slow"])
         return 0
     try:
-        print("heavy" if "toy.heavy" in sys.modules else "light", os.getpid(), os.getcwd(),
+        loaded = [name for name in ("heavy", "slow") if f"toy.{name}" in sys.modules]
+        print("+".join(loaded) or "light", os.getpid(), os.getcwd(),
               os.environ.get("DATAMILL_X"), sys.argv[1:], flush=True)
         if sys.argv[1:] == ["wait"]:
             time.sleep(60)
@@ -38,7 +41,7 @@ def main():
     return int(sys.argv[2]) if len(sys.argv) > 2 else 0
 
 if __name__ == "__main__":
-    ended = warm.hand_over("toy", sys.argv[1:], host=["host"])
+    ended = warm.hand_over("toy", sys.argv[1:], host=["host"], is_slow=sys.argv[1:] == ["slow"])
     sys.exit(main() if ended is None else ended)
 """
 
@@ -58,6 +61,7 @@ def start(tmp_path: Path, run: subprocess.Popen[bytes]) -> Iterator[Callable[...
     package.mkdir()
     (package / "__init__.py").touch()
     (package / "heavy.py").touch()
+    (package / "slow.py").write_text("import os, time\nwhile os.path.exists('loading'):\n    time.sleep(0.01)\n")
     (package / "__main__.py").write_text(TOY)
 
     def start(*arguments: str, folder: Path = tmp_path, **variables: str) -> subprocess.Popen[str]:
@@ -119,6 +123,29 @@ def test_it_reads_the_callers_standard_input(start: Callable[..., subprocess.Pop
     assert start("read").communicate("said to it\n")[0].splitlines()[1:] == ["said to it"]
 
 
+def test_a_caller_is_answered_while_the_slow_libraries_load_for_another(
+    start: Callable[..., subprocess.Popen[str]], run: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    loading = tmp_path / "loading"
+    loading.touch()
+    start("first").communicate()
+    slow = start("slow")
+    while not start("ready").communicate()[0].startswith("heavy "):
+        time.sleep(0.05)
+    assert slow.poll() is None
+    loading.unlink()
+    assert slow.communicate()[0].startswith("heavy+slow ")
+
+
+def test_the_second_host_ends_with_the_run_as_well(
+    start: Callable[..., subprocess.Popen[str]], host: psutil.Process, run: subprocess.Popen[bytes]
+) -> None:
+    start("slow").communicate()
+    (second,) = host.children()
+    run.kill()
+    second.wait(10)
+
+
 def test_an_interrupt_reaches_the_child_and_its_status_the_caller(
     start: Callable[..., subprocess.Popen[str]], host: psutil.Process
 ) -> None:
@@ -177,6 +204,23 @@ def test_outside_a_run_nothing_is_handed_over(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.delenv(warm.KEEPER, raising=False)
     monkeypatch.setattr(warm, "find_keeper", lambda: None)
     assert warm.hand_over("toy", [], host=["host"]) is None
+
+
+def test_the_stages_that_load_torch_or_great_expectations_go_to_the_second_host() -> None:
+    libraries = {"torch", "great_expectations", "albumentations"}
+    quick = {name for stage in PIPELINE if stage.name not in SLOW for name in imports.modules(stage.module)}
+    code = "import importlib, sys; [importlib.import_module(name) for name in sys.argv[1:]]; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code, *sorted(quick)], capture_output=True, text=True, check=True)
+    assert libraries.isdisjoint(loaded.stdout.split())
+    for stage in PIPELINE:
+        files = imports.closure(stage.module)
+        names = {
+            name.partition(".")[0]
+            for file in files
+            if file.suffix == ".py"
+            for name in imports.imported_names(file.read_text(encoding="utf-8"), package="datamill")
+        }
+        assert stage.name not in SLOW or libraries & names, stage.name
 
 
 def test_dvc_above_a_process_is_what_it_works_for(tmp_path: Path) -> None:
