@@ -158,7 +158,7 @@ class Assembler:
         if isinstance(field, BytesField) and name in recipe.decode:
             self._columns[name] = ImageColumn(
                 recipe.decode[name],
-                view=field.view,
+                views=field.views,
                 let_go=field.let_go,
                 describe=lambda row: self._describe(name, row),
                 cache=SampleCache(self._cache_bytes),
