@@ -183,8 +183,8 @@ class Frame(NamedTuple):
 def find_frame(payload: memoryview) -> Frame | None:
     """What a JPEG says of its pixels before they begin.
 
-    ``None`` for what libjpeg-turbo alone does not decode as the package does: no JPEG, a damaged or unusual one, and one
-    that says how it was taken and may have to be turned.
+    ``None`` for what takes another way: no JPEG, a damaged or unusual one, and one that says how it was taken and may
+    have to be turned.
     """
     if payload[:3] != JPEG_START:
         return None

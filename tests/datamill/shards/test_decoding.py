@@ -263,8 +263,12 @@ def test_encoded_bytes_are_let_go_when_many_were_read(monkeypatch: pytest.Monkey
     payload = encoded(photo(), ".png")
     calls: list[None] = []
     column = ImageColumn(
-        Decode(8, 8), views=lambda rows: [memoryview(payload)] * len(rows), let_go=lambda: calls.append(None), describe=str,
-        cache=SampleCache(0), seed=0,
-    )  # fmt: skip
+        Decode(8, 8),
+        views=lambda rows: [memoryview(payload)] * len(rows),
+        let_go=lambda: calls.append(None),
+        describe=str,
+        cache=SampleCache(0),
+        seed=0,
+    )
     column.load(np.arange(9), out=torch.empty(9, 8, 8, 3, dtype=torch.uint8), epoch=0)
     assert len(calls) == 2
