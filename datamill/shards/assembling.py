@@ -143,7 +143,7 @@ class Assembler:
             for name, column in self._columns.items():
                 column.load(rows, out=task.slot.memory[name][: len(rows)], epoch=task.epoch)
             batches = [dict(view) for view in self._views(task.slot, sizes=tuple(sizes))]
-            for batch, some in zip(batches, torch.from_numpy(rows).split(sizes), strict=True):
+            for batch, some in zip(batches, torch.from_numpy(rows).split_with_sizes(sizes), strict=True):
                 batch[ROW] = some
             for name, padded in self._padded.items():
                 for batch, parts in zip(batches, padded.load(rows, sizes=sizes), strict=True):
