@@ -31,7 +31,7 @@ JPEG_START, JPEG_END, EXIF = b"\xff\xd8\xff", b"\xff\xd9", b"Exif\0\0"
 JPEG_METADATA = 0xE1  # the marker of a segment that may hold EXIF
 JPEG_TABLES = frozenset({*range(0xE0, 0xF0), 0xFE, 0xDB, 0xC4, 0xDD})  # of segments that may stand before the frame
 JPEG_FRAMES = frozenset({0xC0, 0xC1, 0xC2})
-FRAME, FRAME_BYTES = struct.Struct(">HHB"), 10  # behind marker, length and precision
+FRAME = struct.Struct(">BBHBHHB")  # filler, marker, length, precision, height, width, layers
 
 Pixels = NDArray[np.uint8]
 
@@ -188,15 +188,15 @@ def find_frame(payload: memoryview) -> Frame | None:
     """
     if payload[:3] != JPEG_START:
         return None
-    place, end = 2, len(payload) - FRAME_BYTES
-    while place <= end and payload[place] == 0xFF:
-        marker = payload[place + 1]
-        if marker in JPEG_FRAMES:
-            return Frame(*FRAME.unpack_from(payload, place + 5))
+    place, last = 2, len(payload) - FRAME.size
+    while place <= last:
+        fill, marker, length, _, height, width, layers = FRAME.unpack_from(payload, place)
+        if fill == 0xFF and marker in JPEG_FRAMES:
+            return Frame(height, width, layers)
         is_exif = marker == JPEG_METADATA and payload[place + 4 : place + 4 + len(EXIF)] == EXIF
-        if is_exif or marker not in JPEG_TABLES:
+        if fill != 0xFF or is_exif or marker not in JPEG_TABLES:
             return None
-        place += 2 + (payload[place + 2] << 8 | payload[place + 3])
+        place += 2 + length
     return None
 
 
