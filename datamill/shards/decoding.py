@@ -167,9 +167,8 @@ class ImageColumn:
         if spec.flip and flip < 0.5:
             import cv2
 
-            cv2.flip(
-                target, 1, dst=target
-            )  # what was just written is in the cache; mirroring on the way waits for memory
+            # not on the way there: cv2 waits for memory that is not in the cache, where the copy lies now
+            cv2.flip(target, 1, dst=target)
 
 
 class Frame(NamedTuple):
