@@ -3,7 +3,7 @@
 import contextlib
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
@@ -66,8 +66,10 @@ class Slot:
     """By field, rows first."""
     sizes: tuple[int, ...] = ()
     """Rows of each batch of ``views``."""
+    parts: Mapping[str, Tensor] = field(default_factory=dict)
+    """The rows of all those batches, by field."""
     views: Sequence[Batch] = ()
-    """Parts of ``memory``: making them anew for every block would cost as much as filling them."""
+    """The rows of each: making them anew for every block would cost as much as filling them."""
 
 
 @dataclass(frozen=True)
@@ -140,10 +142,11 @@ class Assembler:
         """
         rows, sizes, places = task.portion
         with held(self._checked, rows), outside_inference_mode():
+            self._divide(task.slot, sizes=tuple(sizes))
             for name, column in self._columns.items():
-                column.load(rows, out=task.slot.memory[name][: len(rows)], epoch=task.epoch)
-            batches = [dict(view) for view in self._views(task.slot, sizes=tuple(sizes))]
-            for batch, some in zip(batches, torch.from_numpy(rows).split(sizes), strict=True):
+                column.load(rows, out=task.slot.parts[name], epoch=task.epoch)
+            batches = [dict(view) for view in task.slot.views]
+            for batch, some in zip(batches, torch.from_numpy(rows).split_with_sizes(sizes), strict=True):
                 batch[ROW] = some
             for name, padded in self._padded.items():
                 for batch, parts in zip(batches, padded.load(rows, sizes=sizes), strict=True):
@@ -158,7 +161,7 @@ class Assembler:
         if isinstance(field, BytesField) and name in recipe.decode:
             self._columns[name] = ImageColumn(
                 recipe.decode[name],
-                view=field.view,
+                views=field.views,
                 let_go=field.let_go,
                 describe=lambda row: self._describe(name, row),
                 cache=SampleCache(self._cache_bytes),
@@ -183,24 +186,26 @@ class Assembler:
         sample = f" (sample {self._shard.ids([row])[0]})" if ID in self._shard.fields else ""
         return f"{self._shard.folder}: {name} of row {row}{sample}"
 
-    def _views(self, slot: Slot, *, sizes: tuple[int, ...]) -> Sequence[Batch]:
-        if slot.sizes != sizes:
-            parts = {name: tensor[: sum(sizes)].split(sizes) for name, tensor in slot.memory.items()}
-            slot.sizes = sizes
-            layout: Layout = self._recipe.layout if self._lays_out else "NHWC"
-            slot.views = [
-                {name: finished(some[number], normaliser=None, layout=layout) for name, some in parts.items()}
-                for number in range(len(sizes))
-            ]
-        return slot.views
+    def _divide(self, slot: Slot, *, sizes: tuple[int, ...]) -> None:
+        """Lay out a slot for batches of these sizes."""
+        if slot.sizes == sizes:
+            return
+        layout: Layout = self._recipe.layout if self._lays_out else "NHWC"
+        slot.sizes, num_rows = sizes, sum(sizes)
+        slot.parts = {name: tensor[:num_rows] for name, tensor in slot.memory.items()}
+        by_batch = {name: part.split(sizes) for name, part in slot.parts.items()}
+        slot.views = [
+            {name: finished(some[number], normaliser=None, layout=layout) for name, some in by_batch.items()}
+            for number in range(len(sizes))
+        ]
 
     def _finish(self, batch: Batch, *, epoch: int) -> None:
         """Add to a batch what is no part of a slot."""
         rows: NDArray[np.int64] = batch[ROW].numpy()
         if self._recipe.transform is not None:
             self._transform(self._recipe.transform, batch=batch, rows=rows, epoch=epoch)
-        for name, field in self._encoded.items():
-            batch[name] = [bytes(field.view(row)) for row in rows.tolist()]
+        for name, encoded in self._encoded.items():
+            batch[name] = [bytes(payload) for payload in encoded.views(rows)]
 
     def _transform(self, transform: Transform, *, batch: Batch, rows: NDArray[np.int64], epoch: int) -> None:
         arrays = {name: batch[name].numpy() for name in self._columns}

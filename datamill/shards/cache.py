@@ -1,7 +1,6 @@
 """Decoded samples kept in memory up to a number of bytes."""
 
 import threading
-from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,19 +24,15 @@ class SampleCache:
         """Bytes of the samples that are kept."""
         return self._size_bytes
 
-    def get(self, row: int, *, make: Callable[[int], NDArray[np.uint8]]) -> NDArray[np.uint8]:
-        """The sample of a row: kept, or made by ``make``; then a copy is kept if there is room."""
-        kept = self._samples.get(row)
-        if kept is not None:
-            return kept
-        sample = make(row)
-        if self._reserve(row, sample.nbytes):
-            self._samples[row] = sample.copy()
-        return sample
+    def get(self, row: int) -> NDArray[np.uint8] | None:
+        """The sample of a row, if it was kept."""
+        return self._samples.get(row)
 
-    def _reserve(self, row: int, size_bytes: int) -> bool:
+    def keep(self, row: int, sample: NDArray[np.uint8]) -> None:
+        """Keep a copy of the sample of a row if there is room."""
+        if self._size_bytes + sample.nbytes > self._budget_bytes:
+            return
         with self._lock:
-            if self._size_bytes + size_bytes > self._budget_bytes or row in self._samples:
-                return False
-            self._size_bytes += size_bytes
-            return True
+            if self._size_bytes + sample.nbytes <= self._budget_bytes and row not in self._samples:
+                self._size_bytes += sample.nbytes
+                self._samples[row] = sample.copy()

@@ -2,10 +2,11 @@
 
 # Shapes: B rows of a batch, H height (px), W width (px), C channels.
 
+import struct
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -27,8 +28,10 @@ FAULT_BYTES = 2**16  # that Linux maps at once around what is read
 RESIDENT_BYTES = 2**25  # of mapped files, beyond which they are let go
 VECTOR_BYTES = 32  # of AVX2
 JPEG_START, JPEG_END, EXIF = b"\xff\xd8\xff", b"\xff\xd9", b"Exif\0\0"
-JPEG_METADATA = 0xE1  # the marker of a segment that may hold EXIF; pixels begin after the first that is no table
-JPEG_TABLES = frozenset({*range(0xE0, 0xF0), 0xFE, 0xDB, 0xC4, 0xDD})
+JPEG_METADATA = 0xE1  # the marker of a segment that may hold EXIF
+JPEG_TABLES = frozenset({*range(0xE0, 0xF0), 0xFE, 0xDB, 0xC4, 0xDD})  # of segments that may stand before the frame
+JPEG_FRAMES = frozenset({0xC0, 0xC1, 0xC2})
+FRAME = struct.Struct(">BBHBHHB")  # filler, marker, length, precision, height, width, layers
 
 Pixels = NDArray[np.uint8]
 
@@ -75,7 +78,7 @@ class ImageColumn:
         self,
         spec: Decode,
         *,
-        view: Callable[[int], memoryview],
+        views: Callable[[NDArray[np.int64]], list[memoryview]],
         let_go: Callable[[], None] = lambda: None,
         describe: Callable[[int], str],
         cache: SampleCache,
@@ -85,7 +88,7 @@ class ImageColumn:
 
         Args:
             spec: What becomes of an image.
-            view: Encoded bytes of a row.
+            views: Encoded bytes of each of some rows.
             let_go: Gives back the memory of the encoded bytes; called now and then.
             describe: What errors call a row.
             cache: Keeps decoded images, before they are cropped.
@@ -95,7 +98,7 @@ class ImageColumn:
         self.dtype = torch.uint8
         self._describe = describe
         self._spec = spec
-        self._view = view
+        self._views = views
         self._let_go, self._resident = let_go, 0  # bytes of mapped files that lie in memory, about
         self._cache = cache
         self._seed = seed
@@ -104,31 +107,33 @@ class ImageColumn:
     def load(self, rows: NDArray[np.int64], *, out: Tensor, epoch: int) -> None:
         """See ``Column``; an image that is smaller than the result is an error, too."""
         chances = row_chances(rows, num=3, seed=self._seed, epoch=epoch, stream=STREAM)
-        for row, target, chance in zip(rows.tolist(), out.numpy(), chances.T.tolist(), strict=True):
+        payloads = self._views(rows)
+        for row, payload, target, chance in zip(rows.tolist(), payloads, out.numpy(), chances.T.tolist(), strict=True):
             try:
-                pixels = self._cache.get(row, make=self._decode)
+                pixels = self._cache.get(row)
+                if pixels is None:
+                    pixels = self._decode(payload)
+                    self._cache.keep(row, pixels)
                 self._place(pixels, target=target, chance=chance)
             except DataError as error:
                 raise DataError(f"{self._describe(row)}: {error}") from error
 
-    def _decode(self, row: int) -> Pixels:
+    def _decode(self, payload: memoryview) -> Pixels:
         """Pixels that are valid until this thread decodes the next image."""
-        payload = self._view(row)
         self._resident += max(len(payload), FAULT_BYTES)
         if self._resident > RESIDENT_BYTES:
             self._resident = 0
             self._let_go()
-        if payload[:3] != JPEG_START or simplejpeg is None or has_exif(payload):
-            return decode_any(payload, channels=self._spec.channels)
+        frame = find_frame(payload)
+        channels = self._spec.channels
+        if simplejpeg is None or frame is None or frame.layers not in (1, channels):
+            return decode_any(payload, channels=channels)
+        num_pixels = frame.height * frame.width
+        if num_pixels > MAX_PIXELS:
+            raise DataError(f"{frame.width} x {frame.height} px is more than the limit of {MAX_PIXELS} px")
+        memory = self._borrow(num_pixels * channels)
         try:
-            height, width, space, _ = simplejpeg.decode_jpeg_header(payload)
-            if height * width > MAX_PIXELS:
-                raise DataError(f"{width} x {height} px is more than the limit of {MAX_PIXELS} px")
-            wanted = "GRAY" if self._spec.channels == 1 else "RGB"
-            if space == "CMYK" or (wanted == "GRAY" and space != "Gray"):
-                return decode_any(payload, channels=self._spec.channels)
-            memory = self._borrow(height * width * self._spec.channels)
-            pixels: Pixels = simplejpeg.decode_jpeg(payload, colorspace=wanted, buffer=memory)
+            pixels: Pixels = simplejpeg.decode_jpeg(payload, "GRAY" if channels == 1 else "RGB", buffer=memory)
         except ValueError as error:
             raise DataError(f"damaged JPEG image: {error}") from error
         return pixels
@@ -158,23 +163,40 @@ class ImageColumn:
         top, left = int(down * (spare_y + 1)), int(right * (spare_x + 1))
         if spec.crop == "center":
             top, left = spare_y // 2, spare_x // 2
-        crop = pixels[top : top + spec.height, left : left + spec.width]
+        target[...] = pixels[top : top + spec.height, left : left + spec.width]
         if spec.flip and flip < 0.5:
             import cv2
 
-            cv2.flip(crop, 1, dst=target)  # numpy's crop[:, ::-1] takes twenty times as long
-        else:
-            target[...] = crop
+            # not on the way there: cv2 waits for memory that is not in the cache, where the copy lies now
+            cv2.flip(target, 1, dst=target)
 
 
-def has_exif(payload: memoryview) -> bool:
-    """Whether a JPEG says, before its pixels, how it was taken: it may have to be turned."""
-    place = 2
-    while place + 4 <= len(payload) and payload[place] == 0xFF and payload[place + 1] in JPEG_TABLES:
-        if payload[place + 1] == JPEG_METADATA and payload[place + 4 : place + 4 + len(EXIF)] == EXIF:
-            return True
-        place += 2 + (payload[place + 2] << 8 | payload[place + 3])
-    return False
+class Frame(NamedTuple):
+    """Size of a JPEG image as it is stored (px), and its colour components."""
+
+    height: int
+    width: int
+    layers: int
+
+
+def find_frame(payload: memoryview) -> Frame | None:
+    """What a JPEG says of its pixels before they begin.
+
+    ``None`` for what takes another way: no JPEG, a damaged or unusual one, and one that says how it was taken and may
+    have to be turned.
+    """
+    if payload[:3] != JPEG_START:
+        return None
+    place, last = 2, len(payload) - FRAME.size
+    while place <= last:
+        fill, marker, length, _, height, width, layers = FRAME.unpack_from(payload, place)
+        if fill == 0xFF and marker in JPEG_FRAMES:
+            return Frame(height, width, layers)
+        is_exif = marker == JPEG_METADATA and payload[place + 4 : place + 4 + len(EXIF)] == EXIF
+        if fill != 0xFF or is_exif or marker not in JPEG_TABLES:
+            return None
+        place += 2 + length
+    return None
 
 
 def decode_any(payload: memoryview, *, channels: int) -> Pixels:

@@ -130,7 +130,7 @@ class NormalisedColumn:
             some = rows[start : start + size]
             raw = self._borrow(size)[: len(some)]
             self._column.load(some, out=raw, epoch=epoch)
-            self._normaliser.apply(raw, out=out[start : start + size])
+            self._normaliser.apply(raw, out=out[start : start + size] if len(out) > size else out)
 
     def _borrow(self, size: int) -> Tensor:
         memory: Tensor | None = getattr(self._memory, "chunk", None)

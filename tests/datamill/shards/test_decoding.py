@@ -12,7 +12,7 @@ from datamill.errors import DataError, ParamsError
 from datamill.modalities import image
 from datamill.shards import Field, ShardLoader, ShardWriter, decoding, open_shard
 from datamill.shards.cache import SampleCache
-from datamill.shards.decoding import Decode, ImageColumn, has_exif
+from datamill.shards.decoding import Decode, ImageColumn, find_frame
 
 RNG = np.random.default_rng(0)
 
@@ -37,7 +37,7 @@ def with_orientation(jpeg: bytes, orientation: int) -> bytes:
 def load(payloads: list[bytes], spec: Decode, *, epoch: int = 0, cache: int = 0, seed: int = 0) -> NDArray[np.uint8]:
     column = ImageColumn(
         spec,
-        view=lambda row: memoryview(payloads[row]),
+        views=lambda rows: [memoryview(payloads[row]) for row in rows],
         describe=lambda row: f"image of row {row}",
         cache=SampleCache(cache),
         seed=seed,
@@ -123,7 +123,9 @@ def test_a_cache_changes_no_result_and_keeps_to_its_budget(budget: int) -> None:
     payloads = [encoded(photo(16, 16)) for _ in range(6)]
     spec = Decode(12, 12, crop="random", flip=True)
     cache = SampleCache(budget)
-    column = ImageColumn(spec, view=lambda row: memoryview(payloads[row]), describe=str, cache=cache, seed=0)
+    column = ImageColumn(
+        spec, views=lambda rows: [memoryview(payloads[row]) for row in rows], describe=str, cache=cache, seed=0
+    )
     for epoch in (0, 1):
         out = torch.empty(6, 12, 12, 3, dtype=torch.uint8)
         column.load(np.arange(6), out=out, epoch=epoch)
@@ -131,18 +133,26 @@ def test_a_cache_changes_no_result_and_keeps_to_its_budget(budget: int) -> None:
     assert cache.size_bytes == min(budget // 768, 6) * 768
 
 
-def test_a_cached_image_is_not_decoded_again() -> None:
+def test_a_cached_image_is_not_decoded_again(monkeypatch: pytest.MonkeyPatch) -> None:
     payloads = [encoded(photo(16, 16)) for _ in range(3)]
-    reads: list[int] = []
+    decoded: list[bytes] = []
 
-    def view(row: int) -> memoryview:
-        reads.append(row)
-        return memoryview(payloads[row])
+    def decode(payload: memoryview, *, channels: int) -> NDArray[np.uint8]:
+        decoded.append(bytes(payload))
+        return np.zeros((16, 16, channels), np.uint8)
 
-    column = ImageColumn(Decode(16, 16), view=view, describe=str, cache=SampleCache(2 * 768), seed=0)
+    monkeypatch.setattr(decoding, "simplejpeg", None)
+    monkeypatch.setattr(decoding, "decode_any", decode)
+    column = ImageColumn(
+        Decode(16, 16),
+        views=lambda rows: [memoryview(payloads[row]) for row in rows],
+        describe=str,
+        cache=SampleCache(2 * 768),
+        seed=0,
+    )
     for _ in range(2):
         column.load(np.arange(3), out=torch.empty(3, 16, 16, 3, dtype=torch.uint8), epoch=0)
-    assert reads == [0, 1, 2, 2]
+    assert decoded == [*payloads, payloads[2]]
 
 
 DAMAGES: dict[str, Callable[[bytes], bytes]] = {
@@ -195,7 +205,9 @@ def test_mirrored_rows_are_the_crop_from_right_to_left(channels: Literal[1, 3]) 
     pixels = np.arange(6 * 8 * channels, dtype=np.uint8).reshape(6, 8, channels)
     spec = Decode(6, 8, channels=channels, flip=True)
     payload = cv2.imencode(".png", pixels[..., ::-1])[1].tobytes()
-    column = ImageColumn(spec, view=lambda _: memoryview(payload), describe=str, cache=SampleCache(0), seed=3)
+    column = ImageColumn(
+        spec, views=lambda rows: [memoryview(payload)] * len(rows), describe=str, cache=SampleCache(0), seed=3
+    )
     out = torch.zeros(32, 6, 8, channels, dtype=torch.uint8)
 
     column.load(np.arange(32), out=out, epoch=0)
@@ -204,13 +216,46 @@ def test_mirrored_rows_are_the_crop_from_right_to_left(channels: Literal[1, 3]) 
     assert kinds == {pixels.tobytes(), pixels[:, ::-1].tobytes()}
 
 
-def test_exif_is_found_behind_other_metadata_and_not_in_pixels() -> None:
-    jfif, exif = b"\xff\xe0\x00\x04ab", b"\xff\xe1\x00\x0aExif\0\0xx"
-    scan = b"\xff\xda\x00\x02" + exif
+JFIF, TABLE = b"\xff\xe0\x00\x04ab", b"\xff\xdb\x00\x03c"
+EXIF = b"\xff\xe1\x00\x0aExif\0\0xx"
+FRAME = b"\xff\xc0\x00\x11\x08\x01\x02\x03\x04\x03"
 
-    assert has_exif(memoryview(b"\xff\xd8" + jfif + exif + scan))
-    assert not has_exif(memoryview(b"\xff\xd8" + jfif + scan))
-    assert not has_exif(memoryview(b"\xff\xd8\xff\xe1\x00"))
+
+@pytest.mark.parametrize("marker", [0xC0, 0xC1, 0xC2])
+def test_a_frame_is_found_behind_tables_and_metadata(marker: int) -> None:
+    frame = b"\xff" + bytes([marker]) + FRAME[2:]
+    assert find_frame(memoryview(b"\xff\xd8" + JFIF + TABLE + frame)) == (258, 772, 3)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"\xff\xd8\xff",
+        b"\x89PNG" + FRAME,
+        b"\xff\xd8" + FRAME[:-1],
+        b"\xff\xd8" + JFIF + b"xx" + FRAME,
+        b"\xff\xd8" + JFIF + EXIF + FRAME,
+        b"\xff\xd8\xff\xda\x00\x02" + FRAME,
+        b"\xff\xd8\xff\xc9" + FRAME[2:],
+        b"\xff\xd8\xff\xe1\x00",
+    ],
+    ids=["nothing", "start", "PNG", "cut", "gap", "EXIF", "scan", "arithmetic", "header cut"],
+)
+def test_no_frame_is_found_in_what_takes_another_way(payload: bytes) -> None:
+    assert find_frame(memoryview(payload)) is None
+
+
+@pytest.mark.parametrize(
+    "size", [b"\0\0\0\x20", b"\0\x18\0\0", b"\xff\xff\0\x20"], ids=["no rows", "no columns", "tall"]
+)
+def test_a_frame_of_another_size_than_its_pixels_is_damage(size: bytes) -> None:
+    pytest.importorskip("simplejpeg")
+    payload = bytearray(encoded(photo(24, 32)))
+    place = payload.index(b"\xff\xc0") + 5
+    payload[place : place + 4] = size
+    with pytest.raises(DataError, match="image of row 0: damaged JPEG image"):
+        load([bytes(payload)], Decode(8, 8))
 
 
 def test_encoded_bytes_are_let_go_when_many_were_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,8 +263,12 @@ def test_encoded_bytes_are_let_go_when_many_were_read(monkeypatch: pytest.Monkey
     payload = encoded(photo(), ".png")
     calls: list[None] = []
     column = ImageColumn(
-        Decode(8, 8), view=lambda _: memoryview(payload), let_go=lambda: calls.append(None), describe=str,
-        cache=SampleCache(0), seed=0,
-    )  # fmt: skip
+        Decode(8, 8),
+        views=lambda rows: [memoryview(payload)] * len(rows),
+        let_go=lambda: calls.append(None),
+        describe=str,
+        cache=SampleCache(0),
+        seed=0,
+    )
     column.load(np.arange(9), out=torch.empty(9, 8, 8, 3, dtype=torch.uint8), epoch=0)
     assert len(calls) == 2

@@ -87,6 +87,7 @@ def test_byte_strings_come_back_without_a_copy(shard: Shard) -> None:
     image = ragged(shard, "image")
     assert isinstance(image, BytesField)
     assert [bytes(image.view(row)) for row in range(5)] == WORDS
+    assert [bytes(one) for one in image.views(np.array([4, 0, 2, 2]))] == [WORDS[row] for row in (4, 0, 2, 2)]
     assert image.offsets.tolist() == [0, 3, 3, 8, 9, 14]
     assert image.view(2).readonly
     assert image.view(2).obj is not None
@@ -105,6 +106,7 @@ def test_segments_read_as_one_field(divided: Shard) -> None:
     np.testing.assert_array_equal(divided.x[[4, 0, 2]], np.asarray(whole["x"])[[4, 0, 2]])
     image, tokens = ragged(divided, "image"), ragged(divided, "tokens")
     assert [bytes(image.view(row)) for row in range(5)] == WORDS
+    assert [bytes(one) for one in image.views(np.array([4, 0, 2, 2]))] == [WORDS[row] for row in (4, 0, 2, 2)]
     assert image.offsets.tolist() == [0, 3, 3, 8, 9, 14]
     assert [tokens.view(row).tolist() for row in range(5)] == TOKENS
     starts = tokens.starts(np.arange(5))
