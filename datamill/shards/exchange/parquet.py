@@ -38,7 +38,7 @@ from datamill.shards.exchange.records import (
 ENDINGS = (".parquet", ".pq")
 MAX_BYTES = 2**29
 GROUP_ROWS, GROUP_BYTES = 1_000, 16 * 2**20  # of a row group: small ones let viewers and loaders skip
-READ_ROWS, MAX_READ_ROWS = 64, 1_024  # rows decoded at a time: more where rows are small
+READ_ROWS, MAX_READ_ROWS = 64, 8_192  # rows decoded at a time: more where rows are small
 READ_BYTES = 2**23  # of a row group, by its own account, that MAX_READ_ROWS may be
 LABEL_ROWS = 65_536
 BUFFER_BYTES = 2**20
