@@ -107,7 +107,8 @@ def extract(
     linked = {part.key: known.pop(part.key) for part in manifest.parts if part.key in known}
     new = [part for part in manifest.parts if part.key not in linked]
     source = _Former([path for _, path in known.values()] if new else [])
-    changed = [_Changed(part, samples / part.name, source.find(samples / part.name)) for part in new]
+    paths = [samples / part.name for part in new]
+    changed = [_Changed(*one) for one in zip(new, paths, source.find(paths), strict=True)]
     num_looked = sum(one.num_new for one in changed)
     looking = partial(look, dataset=manifest.dataset)
     is_much = sum(one.new_bytes for one in changed) + num_looked * SAMPLE_WORTH >= WORTH_BYTES
@@ -146,23 +147,28 @@ def look(request: Request, *, dataset: Dataset) -> pa.Table:
 
 @final
 class _Former:
-    """Rows of former files, found by their content hash; 32 bytes each are in memory."""
+    """Rows of former files, found by their content hash."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
-        """Read the content hashes of features files."""
+        """Take the files."""
         self._paths = paths
         self._num_rows = [pq.read_metadata(path).num_rows for path in paths]
         self._starts = np.cumsum([0, *self._num_rows])[:-1]  # place of each file's first row
-        hashes = np.empty((sum(self._num_rows), 2), np.uint64)
-        for path, start, count in zip(paths, self._starts, self._num_rows, strict=True):
-            hashes[start : start + count] = _contents(path)
-        self._index = HashIndex(hashes)
         names = pq.read_schema(paths[0]).names if paths else []
         self._columns = [name for name in names if name not in features.IDENTITY]
 
-    def find(self, part: Path) -> NDArray[np.int64] | None:
-        """Places of the contents of a samples' part, -1 for new ones, shape ``(N,)``; ``None`` where all are new."""
-        return self._index.find(_contents(part)) if self._paths else None
+    def find(self, samples: Sequence[Path]) -> list[NDArray[np.int64] | None]:
+        """Places of the contents of samples' parts, -1 for new ones; ``None`` where all are new.
+
+        While they are looked for, 32 bytes are in memory for each row of the files.
+        """
+        if not self._paths:
+            return [None] * len(samples)
+        hashes = np.empty((sum(self._num_rows), 2), np.uint64)
+        for path, start, count in zip(self._paths, self._starts, self._num_rows, strict=True):
+            hashes[start : start + count] = _contents(path)
+        index = HashIndex(hashes)
+        return [index.find(_contents(path)) for path in samples]
 
     def join(self, places: NDArray[np.int64] | None, *, fresh: Sequence[pa.Table]) -> Iterator[pa.Table]:
         """The features at these places; where there is none, the rows of ``fresh``, in order."""
