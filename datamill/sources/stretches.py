@@ -13,9 +13,10 @@ The file is an Arrow file of which a batch is read at a time: pages of a mapped 
 Source of the cutting rule: as in ``datamill.parts``.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from hashlib import sha256
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import NamedTuple, final
 
@@ -124,7 +125,7 @@ class KnownStretches:
         """Open the file; ``None`` stands for one without a stretch."""
         self._file = None if path is None else pa.ipc.open_file(pa.OSFile(str(path)))
         digests = [np.zeros((2, 0, 2), np.uint64), *(_digests(batch) for batch in self._batches())]
-        self._starts = np.cumsum([one.shape[1] for one in digests], dtype=np.int64)  # first row of each batch; the end
+        self._starts = list(accumulate(one.shape[1] for one in digests))  # first row of each batch; the end
         self._payloads, self._named = map(HashIndex, np.concatenate(digests, axis=1))
         self._read: tuple[int, list[NDArray[np.uint64]]] = -1, []  # number of a batch, and the hashes of its stretches
         self._everywhere: HashIndex | None = None
@@ -133,8 +134,7 @@ class KnownStretches:
         """Some of them, as they were recorded."""
         numbers = range(self._batch_of(span.start), self._batch_of(span.stop - 1) + 1) if span else range(0)
         batches = [self._batch(number) for number in numbers]
-        before = int(self._starts[numbers.start])
-        return pa.Table.from_batches(batches, FIELDS).slice(span.start - before, len(span))
+        return pa.Table.from_batches(batches, FIELDS).slice(span.start - self._starts[numbers.start], len(span))
 
     def find(self, stretches: Stretches, *, num_rows: int) -> Found:
         """What is known of the images of these stretches."""
@@ -170,10 +170,10 @@ class KnownStretches:
         number = self._batch_of(row)
         if self._read[0] != number:
             self._read = number, _hashes_of_each(self._batch(number)["hashes"])
-        return self._read[1][row - int(self._starts[number])]
+        return self._read[1][row - self._starts[number]]
 
     def _batch_of(self, row: int) -> int:
-        return int(np.searchsorted(self._starts, row, side="right")) - 1
+        return bisect_right(self._starts, row) - 1
 
     def _batch(self, number: int) -> pa.RecordBatch:
         assert self._file is not None
