@@ -21,11 +21,13 @@ from datamill import engine as engines
 from datamill import features, files, imports, parts
 from datamill.errors import DataError
 from datamill.hashes import HashIndex, halves
+from datamill.overlap import ahead
 from datamill.parts import Part
 from datamill.samples import LIGHT_COLUMNS, Dataset
 from datamill.stage import Engine
 
-WORTH_SAMPLES = 1000  # to look at, from which on workers gain more than their start costs
+WORTH_BYTES = 2**27  # of samples to look at, from which on workers gain more than their start costs
+SAMPLE_WORTH = 2_048  # bytes that take as long to decode as a sample does apart from its bytes
 WORTH_SLICING = 64  # rows of a run, on average, from which on slices are quicker than row by row
 LOOK_ROWS = 2 * parts.READ_ROWS  # samples of a request; bounds memory, not results
 
@@ -51,14 +53,50 @@ class Outcome:
     looked_at: int
 
 
-def extract(samples: Path, *, folder: Path, engine: Engine, former: Path | None = None) -> Outcome:
+@dataclass(frozen=True)
+class _Changed:
+    """A part of the samples without a file of features.
+
+    Attributes:
+        part: The part.
+        path: Its file.
+        places: Where the former files have its samples' contents, -1 for new ones; ``None`` where all are new.
+    """
+
+    part: Part
+    path: Path
+    places: NDArray[np.int64] | None
+
+    @property
+    def num_new(self) -> int:
+        """Samples of new content."""
+        return self.part.num_rows if self.places is None else int(np.count_nonzero(self.places < 0))
+
+    @property
+    def new_bytes(self) -> float:
+        """About how many bytes of its file they are."""
+        return self.part.size_bytes * self.num_new / self.part.num_rows
+
+    def requests(self, *, engine: Engine | None = None) -> Iterator[Request]:
+        """Samples of new content, ``LOOK_ROWS`` at a time; all at once where the part has to travel to a worker."""
+        rows = np.arange(self.part.num_rows) if self.places is None else np.flatnonzero(self.places < 0)
+        if len(rows):
+            url = str(self.path) if engine is None else engine.share(self.path)
+            count = len(rows) if "://" in url else LOOK_ROWS
+            yield from (Request(url, rows[start : start + count]) for start in range(0, len(rows), count))
+
+
+def extract(
+    samples: Path, *, folder: Path, engine: Engine, former: Path | None = None, num_threads: int = 0
+) -> Outcome:
     """Write the features of all samples; equal samples give equal bytes, with or without a former folder.
 
     Args:
         samples: Parts folder.
         folder: The features folder to make.
-        engine: Where payloads are looked at.
+        engine: Where payloads are looked at, if they are many.
         former: A features folder to take over from; files that are damaged or that other code made are ignored.
+        num_threads: Files made at a time where few payloads are looked at; 0 leaves all to the caller's thread.
 
     Returns:
         How many samples were taken over, and how many were looked at.
@@ -69,20 +107,23 @@ def extract(samples: Path, *, folder: Path, engine: Engine, former: Path | None 
     linked = {part.key: known.pop(part.key) for part in manifest.parts if part.key in known}
     new = [part for part in manifest.parts if part.key not in linked]
     source = _Former([path for _, path in known.values()] if new else [])
-    places = {part.key: source.find(samples / part.name) for part in new}
-    counts = {part.key: _num_missing(places[part.key], part=part) for part in new}
-    num_looked = sum(counts.values())
-    requests = (request for part in new for request in _requests(samples / part.name, places[part.key], engine=engine))
+    paths = [samples / part.name for part in new]
+    changed = [_Changed(*one) for one in zip(new, paths, source.find(paths), strict=True)]
+    num_looked = sum(one.num_new for one in changed)
     looking = partial(look, dataset=manifest.dataset)
-    looked = engine.map(looking, requests) if num_looked >= WORTH_SAMPLES else map(looking, requests)
+    is_much = sum(one.new_bytes for one in changed) + num_looked * SAMPLE_WORTH >= WORTH_BYTES
+    looked = engine.map(looking, (request for one in changed for request in one.requests(engine=engine)))
+
+    def write(one: _Changed) -> Part:
+        fresh = _taken(looked, num_rows=one.num_new) if is_much else map(looking, one.requests())
+        tables = fresh if one.num_new == one.part.num_rows else source.join(one.places, fresh=list(fresh))
+        return features.write_file(folder, _beside(one.path, tables), key=one.part.key)
+
     folder.mkdir(parents=True, exist_ok=True)
     for entry, path in linked.values():
         files.link_or_copy(path, folder / entry.name)
-    entries = {key: entry for key, (entry, _) in linked.items()}
-    for part in new:
-        fresh = _taken(looked, num_rows=counts[part.key])
-        tables = fresh if counts[part.key] == part.num_rows else source.join(places[part.key], fresh=list(fresh))
-        entries[part.key] = features.write_file(folder, _beside(samples / part.name, tables), key=part.key)
+    written = ahead(write, changed, num_threads=0 if is_much else num_threads)
+    entries = {entry.key: entry for entry in (*(entry for entry, _ in linked.values()), *written)}
     sealed = features.Manifest(
         dataset=manifest.dataset,
         num_rows=manifest.num_rows,
@@ -106,23 +147,28 @@ def look(request: Request, *, dataset: Dataset) -> pa.Table:
 
 @final
 class _Former:
-    """Rows of former files, found by their content hash; 32 bytes each are in memory."""
+    """Rows of former files, found by their content hash."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
-        """Read the content hashes of features files."""
+        """Take the files."""
         self._paths = paths
         self._num_rows = [pq.read_metadata(path).num_rows for path in paths]
         self._starts = np.cumsum([0, *self._num_rows])[:-1]  # place of each file's first row
-        hashes = np.empty((sum(self._num_rows), 2), np.uint64)
-        for path, start, count in zip(paths, self._starts, self._num_rows, strict=True):
-            hashes[start : start + count] = _contents(path)
-        self._index = HashIndex(hashes)
         names = pq.read_schema(paths[0]).names if paths else []
         self._columns = [name for name in names if name not in features.IDENTITY]
 
-    def find(self, part: Path) -> NDArray[np.int64] | None:
-        """Places of the contents of a samples' part, -1 for new ones, shape ``(N,)``; ``None`` where all are new."""
-        return self._index.find(_contents(part)) if self._paths else None
+    def find(self, samples: Sequence[Path]) -> list[NDArray[np.int64] | None]:
+        """Places of the contents of samples' parts, -1 for new ones; ``None`` where all are new.
+
+        While they are looked for, 32 bytes are in memory for each row of the files.
+        """
+        if not self._paths:
+            return [None] * len(samples)
+        hashes = np.empty((sum(self._num_rows), 2), np.uint64)
+        for path, start, count in zip(self._paths, self._starts, self._num_rows, strict=True):
+            hashes[start : start + count] = _contents(path)
+        index = HashIndex(hashes)
+        return [index.find(_contents(path)) for path in samples]
 
     def join(self, places: NDArray[np.int64] | None, *, fresh: Sequence[pa.Table]) -> Iterator[pa.Table]:
         """The features at these places; where there is none, the rows of ``fresh``, in order."""
@@ -167,19 +213,6 @@ def _beside(part: Path, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
     for identity, table in zip(*both, strict=True):
         schema = pa.schema([*identity.schema, *table.schema])
         yield pa.Table.from_arrays([*identity.columns, *table.columns], schema=schema)
-
-
-def _num_missing(places: NDArray[np.int64] | None, *, part: Part) -> int:
-    return part.num_rows if places is None else int(np.count_nonzero(places < 0))
-
-
-def _requests(part: Path, places: NDArray[np.int64] | None, *, engine: Engine) -> Iterator[Request]:
-    """The rows of a part that have no place, ``LOOK_ROWS`` at a time; all at once where the part has to travel."""
-    rows = np.arange(pq.read_metadata(part).num_rows) if places is None else np.flatnonzero(places < 0)
-    if len(rows):
-        url = engine.share(part)
-        count = len(rows) if "://" in url else LOOK_ROWS
-        yield from (Request(url, rows[start : start + count]) for start in range(0, len(rows), count))
 
 
 def _taken(tables: Iterator[pa.Table], *, num_rows: int) -> Iterator[pa.Table]:

@@ -19,7 +19,10 @@ def extract(*, samples: Path, features: Path, params: ExtractParams, context: Co
     from datamill import extracting
 
     former = context.previous.get("features")
-    outcome = extracting.extract(samples, folder=features, engine=context.engine, former=former)
+    num_threads = context.num_workers if context.num_workers > 1 else 0
+    outcome = extracting.extract(
+        samples, folder=features, engine=context.engine, former=former, num_threads=num_threads
+    )
     context.tracker.log_metrics({"linked": outcome.linked, "copied": outcome.copied, "looked_at": outcome.looked_at})
     return {"samples": outcome.linked + outcome.copied + outcome.looked_at}
 

@@ -96,14 +96,20 @@ def decode(payload: bytes) -> NDArray[np.uint8]:
     return np.asarray(image, np.uint8)
 
 
-def decode_blue_first(payload: bytes, *, header: Header) -> NDArray[np.uint8]:
+def decode_blue_first(payload: bytes, *, header: Header, flags: int | None = None) -> NDArray[np.uint8]:
     """The same as the decoder gives them: shape (H, W) if grey, else (H, W, 3) in the order blue, green, red.
+
+    Args:
+        payload: Encoded image.
+        header: What it says of itself.
+        flags: OpenCV's, for other pixels than these.
 
     Raises:
         DataError: The image is damaged.
     """
-    flag = cv2.IMREAD_GRAYSCALE if header.channels == 1 else cv2.IMREAD_COLOR
-    pixels = cv2.imdecode(np.frombuffer(payload, np.uint8), flag)
+    if flags is None:
+        flags = cv2.IMREAD_GRAYSCALE if header.channels == 1 else cv2.IMREAD_COLOR
+    pixels = cv2.imdecode(np.frombuffer(payload, np.uint8), flags)
     if pixels is None:
         raise DataError(f"damaged {header.format} image of {header.width} x {header.height} px")
     return np.asarray(pixels, np.uint8)

@@ -16,6 +16,7 @@ READ_ROWS = 4_096  # rows of a row group, and rows decoded at a time; bounds mem
 GROUP_BYTES = 8 * 2**20  # of a row group, which is what has to be read for the sake of one row
 DENSE_SHARE = 0.9  # of its size that compression leaves of a payload that is not worth compressing, as PNG and JPEG are
 SAMPLE_BYTES = 2**18  # of a payload, by which that is told
+HASHES = ("sample_id", "content_hash")  # half of their size is not worth the time it takes at every writing and reading
 UNLIKE = ("sample_id", "source", "content_hash", "image.bytes")  # columns in which no value comes twice, as a rule
 
 
@@ -142,10 +143,11 @@ def _group_rows(table: pa.Table) -> int:
 def _encoding(table: pa.Table) -> dict[str, Any]:
     """How the columns are written; it depends on the rows alone."""
     leaves = [leaf for field in table.schema for leaf in _leaves(field.name, field.type)]
-    compression = dict.fromkeys(leaves, "zstd")
+    compression = dict.fromkeys(leaves, "zstd") | dict.fromkeys(HASHES, "none")
     if "image.bytes" in leaves and _is_dense(table["image"]):
         compression["image.bytes"] = "none"
-    return {"compression": compression, "use_dictionary": [leaf for leaf in leaves if leaf not in UNLIKE]}
+    alike = [leaf for leaf in leaves if leaf not in UNLIKE]
+    return {"compression": compression, "use_dictionary": alike, "write_statistics": alike}
 
 
 def _leaves(name: str, kind: pa.DataType) -> list[str]:

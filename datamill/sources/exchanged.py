@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from datamill.errors import DataError
 from datamill.hashes import hash_each
+from datamill.overlap import drawn
 from datamill.samples import Dataset, sort_classes
 from datamill.shards.exchange.packed import BATCH_BYTES, Packed, open_packed
 from datamill.shards.exchange.records import Wanted
@@ -29,7 +31,7 @@ from datamill.sources.params import ExchangedSource
 from datamill.sources.stretches import Stretches, cut, stretches_of
 from datamill.stage import Context
 
-BATCH_IMAGES = 2_048
+BATCH_IMAGES = 8_192
 WORTH_BYTES = 2**27  # of images to check, from which on workers gain more than their start costs
 
 
@@ -123,12 +125,13 @@ def _batches(
     journal: Journal,
 ) -> Iterator[Batch | Known]:
     under_way: deque[_Chunk] = deque()
+    fresh = (file.stored for file in found if file.memory is None)
+    chunks = chain.from_iterable(_chunks(packed, file, wanted=wanted, journal=journal) for file in fresh)
 
     def unknown() -> Iterator[pa.Array]:
-        for file in (file.stored for file in found if file.memory is None):
-            for chunk in _chunks(packed, file, wanted=wanted, journal=journal):
-                under_way.append(chunk)
-                yield chunk.entries["payload"].take(pa.array(chunk.unknown))
+        for chunk in drawn(chunks, is_ahead=context.num_workers > 1):
+            under_way.append(chunk)
+            yield chunk.entries["payload"].take(pa.array(chunk.unknown))
 
     apply = context.engine.map if _new_bytes(found, journal=journal) >= WORTH_BYTES else map
     checked = iter(apply(check, unknown()))

@@ -9,12 +9,14 @@ known of its images::
       named           hash of the payloads and of the source keys
       hashes          of each image its content hash and its sample id, 32 bytes together; zeros if it became no sample
 
-The file is an Arrow file that is mapped, not read. Source of the cutting rule: as in ``datamill.parts``.
+The file is an Arrow file of which a batch is read at a time: pages of a mapped one would stay in memory.
+Source of the cutting rule: as in ``datamill.parts``.
 """
 
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from hashlib import sha256
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import NamedTuple, final
 
@@ -28,6 +30,7 @@ from datamill.samples import HASH_BYTES
 MEAN_ROWS, MAX_ROWS = 64, 512
 REACH = 4  # stretches beside one that is known, among whose images those of a changed one are looked for first
 MANY = 0.25  # of the images that are not found there, for which all others are looked through
+DIGESTS = ["payloads", "named"]
 FIELDS = pa.schema(
     [
         pa.field("payloads", pa.binary(HASH_BYTES)),
@@ -116,17 +119,22 @@ def stretches_of(payloads: pa.Array, *, keys: pa.Array, stops: NDArray[np.int64]
 
 @final
 class KnownStretches:
-    """Those of the last ingest; takes about 50 bytes of memory per stretch, and 24 per image where many are new."""
+    """Those of the last ingest; takes about 100 bytes of memory per stretch, and 24 per image where many are new."""
 
     def __init__(self, path: Path | None) -> None:
-        """Map the file; ``None`` stands for one without a stretch."""
-        self._table = FIELDS.empty_table() if path is None else _mapped(path)
-        self._payloads, self._named = (HashIndex(_numbers(self._table[name])) for name in ("payloads", "named"))
+        """Open the file; ``None`` stands for one without a stretch."""
+        self._file = None if path is None else pa.ipc.open_file(pa.OSFile(str(path)))
+        digests = [np.zeros((2, 0, 2), np.uint64), *(_digests(batch) for batch in self._batches())]
+        self._starts = list(accumulate(one.shape[1] for one in digests))  # first row of each batch; the end
+        self._payloads, self._named = map(HashIndex, np.concatenate(digests, axis=1))
+        self._read: tuple[int, list[NDArray[np.uint64]]] = -1, []  # number of a batch, and the hashes of its stretches
         self._everywhere: HashIndex | None = None
 
     def rows(self, span: range) -> pa.Table:
         """Some of them, as they were recorded."""
-        return self._table.slice(span.start, len(span))
+        numbers = range(self._batch_of(span.start), self._batch_of(span.stop - 1) + 1) if span else range(0)
+        batches = [self._batch(number) for number in numbers]
+        return pa.Table.from_batches(batches, FIELDS).slice(span.start - self._starts[numbers.start], len(span))
 
     def find(self, stretches: Stretches, *, num_rows: int) -> Found:
         """What is known of the images of these stretches."""
@@ -150,16 +158,29 @@ class KnownStretches:
             near: Rows of the file where they are looked for first. If most are there, the others count as new.
         """
         beside = np.unique(near[:, None] + np.arange(-REACH, REACH + 1))
-        rows = np.setdiff1d(beside[(beside >= 0) & (beside < len(self._table))], near)
+        rows = np.setdiff1d(beside[(beside >= 0) & (beside < self._starts[-1])], near)
         has = _contents([self._hashes(row) for row in rows.tolist()]).find(contents) >= 0
         if np.count_nonzero(~has) <= MANY * len(contents):
             return has
         if self._everywhere is None:
-            self._everywhere = _contents([_hash_rows(chunk) for chunk in self._table["hashes"].chunks])
+            self._everywhere = _contents([one for batch in self._batches() for one in _hashes_of_each(batch["hashes"])])
         return has | (self._everywhere.find(contents) >= 0)
 
     def _hashes(self, row: int) -> NDArray[np.uint64]:
-        return np.frombuffer(self._table["hashes"][row].as_buffer(), np.uint64).reshape(-1, 4)
+        number = self._batch_of(row)
+        if self._read[0] != number:
+            self._read = number, _hashes_of_each(self._batch(number)["hashes"])
+        return self._read[1][row - self._starts[number]]
+
+    def _batch_of(self, row: int) -> int:
+        return bisect_right(self._starts, row) - 1
+
+    def _batch(self, number: int) -> pa.RecordBatch:
+        assert self._file is not None
+        return self._file.get_batch(number)
+
+    def _batches(self) -> Iterator[pa.RecordBatch]:
+        return map(self._batch, range(0 if self._file is None else self._file.num_record_batches))
 
 
 @final
@@ -184,13 +205,10 @@ class StretchWriter:
         self._sink.close()
 
 
-def _mapped(path: Path) -> pa.Table:
-    with pa.memory_map(str(path)) as file, pa.ipc.open_file(file) as stream:
-        return stream.read_all()
-
-
-def _numbers(digests: pa.ChunkedArray) -> NDArray[np.uint64]:
-    return np.frombuffer(b"".join(digests.to_pylist()), np.uint64).reshape(-1, 2)
+def _digests(batch: pa.RecordBatch) -> NDArray[np.uint64]:
+    """Hashes of the payloads of each stretch, and of its payloads and keys, shape ``(2, S, 2)``."""
+    text = b"".join(digest for name in DIGESTS for digest in batch[name].to_pylist())
+    return np.frombuffer(text, np.uint64).reshape(2, len(batch), 2)
 
 
 def _contents(hashes: Sequence[NDArray[np.uint64]]) -> HashIndex:
@@ -200,9 +218,11 @@ def _contents(hashes: Sequence[NDArray[np.uint64]]) -> HashIndex:
     )
 
 
-def _hash_rows(hashes: pa.Array) -> NDArray[np.uint64]:
+def _hashes_of_each(hashes: pa.Array) -> list[NDArray[np.uint64]]:
+    """The hashes of the images of each stretch, shape ``(N, 4)``."""
     offsets, content = _buffers(hashes)
-    return content[offsets[0] : offsets[-1]].view(np.uint64).reshape(-1, 4)
+    rows = content[offsets[0] : offsets[-1]].view(np.uint64).reshape(-1, 4)
+    return [rows[start:stop] for start, stop in pairwise(((offsets - offsets[0]) // rows.itemsize // 4).tolist())]
 
 
 def _buffers(values: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:

@@ -24,7 +24,7 @@ NUM_SAMPLES = 300
 
 @pytest.fixture(autouse=True)
 def all_work_is_worth_an_engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(extracting, "WORTH_SAMPLES", 0)
+    monkeypatch.setattr(extracting, "WORTH_BYTES", 0)
 
 
 @pytest.fixture(autouse=True)
@@ -253,6 +253,26 @@ def test_taking_over_gives_the_bytes_of_a_fresh_start(
     fresh, _, _ = extract(folder / "fresh", dataset, edited)
     assert content(after) == content(fresh)
     assert outcome.looked_at <= inserted.num_rows + start  # rows that come twice may have been linked once already
+
+
+@pytest.mark.parametrize("num_threads", [0, 2])
+def test_a_few_new_samples_take_no_engine_and_threads_change_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pictures: Any, num_threads: int
+) -> None:
+    dataset, table = pictures
+    former, _, _ = extract(tmp_path / "former", dataset, table)
+    changed = table.take(pa.array([*range(5, 90), 2, *range(95, NUM_SAMPLES)]))
+    changed = pa.concat_tables([changed.slice(0, 50), image_table(num_samples=7, seed=9)[1], changed.slice(57)])
+    fresh, _, _ = extract(tmp_path / "fresh", dataset, changed)
+    monkeypatch.setattr(extracting, "WORTH_BYTES", 2**27)
+    engine = InlineEngine()
+    outcome = extracting.extract(
+        tmp_path / "fresh/samples", folder=tmp_path / "after", engine=engine, former=former, num_threads=num_threads
+    )
+    assert outcome.looked_at == 7
+    assert outcome.copied > 20
+    assert engine.num_items == 0
+    assert content(tmp_path / "after") == content(fresh)
 
 
 def test_what_is_damaged_is_not_taken_over(tmp_path: Path, pictures: Any) -> None:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from datamill.errors import DataError
 from datamill.shards.exchange.records import Wanted
 
-READ_ROWS, MAX_READ_ROWS = 64, 1_024  # rows decoded at a time: more where rows are small
+READ_ROWS, MAX_READ_ROWS = 64, 8_192  # rows decoded at a time: more where rows are small
 READ_BYTES = 2**23  # of a row group, by its own account, that MAX_READ_ROWS may be
 LABEL_ROWS = 65_536
 BUFFER_BYTES = 2**20

@@ -22,6 +22,7 @@ def test_images_are_compressed_where_that_saves_something(tmp_path, payload, cod
     group = pq.read_metadata(part).row_group(0)
     codecs = {group.column(place).path_in_schema: group.column(place).compression for place in range(group.num_columns)}
     assert codecs.pop("image.bytes") == codec
+    assert {codecs.pop(name) for name in ("sample_id", "content_hash")} == {"UNCOMPRESSED"}
     assert set(codecs.values()) == {"ZSTD"}
     assert {"label", "parents.list.element", "image.path"} < set(codecs)
 

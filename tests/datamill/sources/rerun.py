@@ -2,6 +2,7 @@
 
 import pickle
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,11 +29,19 @@ class TravellingEngine(InlineEngine):
 class Workspace:
     """Remembers what was ingested last."""
 
-    def __init__(self, folder: Path, source: Mapping[str, Any], *, engine: InlineEngine | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        source: Mapping[str, Any],
+        *,
+        engine: InlineEngine | None = None,
+        num_workers: int = 1,
+    ) -> None:
         """Nothing was ingested yet."""
         self.folder = folder
         self.params = make_params(source)
         self.engine = engine or InlineEngine()
+        self.num_workers = num_workers
         self.outputs: dict[str, Path] = {}
         self._num_runs = 0
 
@@ -41,6 +50,7 @@ class Workspace:
         self._num_runs += 1
         outputs = self._outputs(f"run-{self._num_runs}")
         context = make_context(self.folder, previous=self.outputs, engine=self.engine)
+        context = replace(context, num_workers=self.num_workers)
         metrics = STAGE.run(**outputs, params=self.params, context=context)
         self.outputs = outputs
         return metrics

@@ -5,6 +5,7 @@ import shutil
 import struct
 import tarfile
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -314,10 +315,14 @@ EDITS = st.lists(
 
 
 @pytest.mark.parametrize("named", [True, False])
-@given(scripts=st.lists(EDITS, min_size=1, max_size=3))
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(scripts=st.lists(EDITS, min_size=1, max_size=3), num_workers=st.sampled_from([1, 2]))
+@settings(max_examples=16, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_edits_of_rows_give_what_a_first_ingest_gives(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, named: bool, scripts: list[Any]
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    named: bool,
+    scripts: list[Any],
+    num_workers: int,
 ) -> None:
     for module, limit, value in (
         (exchanged, "BATCH_IMAGES", 16),
@@ -333,7 +338,7 @@ def test_any_edits_of_rows_give_what_a_first_ingest_gives(
     files = {
         name: [(f"{row}.png" if named else "", gradient(row % 40), row % 2) for row in range(60)] for name in ("a", "b")
     }
-    workspace = Workspace(folder, source(folder / "raw", "parquet"))
+    workspace = Workspace(folder, source(folder / "raw", "parquet"), num_workers=num_workers)
     for script in [[], *scripts]:
         for verb, number in script:
             edit(files["ab"[number % 2]], verb, number // 2)
@@ -341,6 +346,27 @@ def test_any_edits_of_rows_give_what_a_first_ingest_gives(
             write_rows(folder / "raw" / f"{name}.parquet", rows)
         workspace.ingest()
         assert workspace.content() == workspace.fresh_content()
+
+
+def test_a_file_that_cannot_be_read_ahead_ends_the_ingest_and_its_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    write_rows(raw / "a.parquet", [(f"{row}.png", gradient(row), row % 2) for row in range(40)])
+    workspace = Workspace(tmp_path / "workspace", source(raw, "parquet"), num_workers=2)
+    workspace.ingest()
+    write_rows(raw / "a.parquet", [(f"{row}.png", gradient(row), row % 2) for row in range(39)])
+    before = workspace.content()
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise DataError("a.parquet is gone")
+
+    monkeypatch.setattr(exchanged, "entries_of", fail)
+    with pytest.raises(DataError, match="gone"):
+        workspace.ingest()
+    assert [one.name for one in threading.enumerate() if one.name.startswith("datamill-ahead")] == []
+    assert workspace.content() == before
 
 
 def gradient(number: int) -> bytes:

@@ -15,6 +15,13 @@ from datamill.sources import integrity
 from datamill.sources.integrity import find_fault
 
 PIXELS = cv2.resize(np.random.default_rng(0).integers(0, 255, (6, 6, 3), dtype=np.uint8), (40, 30))
+JPEG_FLAGS = (
+    cv2.IMWRITE_JPEG_QUALITY,
+    cv2.IMWRITE_JPEG_PROGRESSIVE,
+    cv2.IMWRITE_JPEG_RST_INTERVAL,
+    cv2.IMWRITE_JPEG_SAMPLING_FACTOR,
+)
+SAMPLING = (0x411111, 0x221111, 0x211111, 0x121111, 0x111111)  # of grey and the two colours
 PAYLOADS = {
     "png": cv2.imencode(".png", PIXELS)[1].tobytes(),
     "jpeg": cv2.imencode(".jpg", PIXELS)[1].tobytes(),
@@ -125,6 +132,28 @@ def test_a_stream_that_reaches_beyond_its_window_is_left_to_the_decoder() -> Non
     body[:2] = struct.pack(">H", next(0x0800 | flags for flags in range(256) if (0x0800 | flags) % 31 == 0))
     lying = sound[: place - 8] + chunk(b"IDAT", bytes(body)) + integrity.PNG_END
     assert not integrity._is_plain_png(lying, max_pixels=2000)
+
+
+@given(
+    shape=st.tuples(st.integers(1, 40), st.integers(1, 40), st.sampled_from([1, 3])),
+    flags=st.tuples(st.integers(1, 100), st.integers(0, 1), st.integers(0, 3), st.sampled_from(SAMPLING)),
+    edits=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 12), st.binary(max_size=6)), max_size=4),
+)
+@settings(max_examples=500, deadline=None)
+def test_a_jpeg_decodes_at_an_eighth_of_its_size_exactly_where_it_decodes(
+    shape: tuple[int, int, int], flags: tuple[int, ...], edits: list[tuple[float, int, bytes]]
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, shape, np.uint8)
+    named = zip(JPEG_FLAGS, flags, strict=True)
+    payload = cv2.imencode(".jpg", pixels, [one for pair in named for one in pair])[1].tobytes()
+    for share, removed, inserted in edits:
+        place = int(share * len(payload))
+        payload = payload[:place] + inserted + payload[place + removed :]
+    small, full = (
+        cv2.imdecode(np.frombuffer(payload, np.uint8), flag)
+        for flag in (integrity.SMALL_JPEG[shape[2]], cv2.IMREAD_GRAYSCALE if shape[2] == 1 else cv2.IMREAD_COLOR)
+    )
+    assert (small is None) == (full is None)
 
 
 def test_reasons_tell_what_is_wrong() -> None:
