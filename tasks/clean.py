@@ -37,9 +37,10 @@ def clean(
     """Drop, flag or repair duplicates, constant images, non-finite and missing values, and outliers.
 
     The ledger's ``leak_group`` names the first of the samples that must stay on one side of the split: exact copies,
-    and near-duplicates where ``near.policy`` is ``group`` or ``drop``; "" for a sample that has none. Imputation and outlier bounds are fitted on all
-    surviving rows, test rows included, because the split is decided later: for a leak-free estimate leave
-    ``table.missing`` off and choose preprocess's imputers, which are fitted on the training split only.
+    and near-duplicates where ``near.policy`` is ``group`` or ``drop``; it is "" for a sample that is tied to none.
+    Imputation and outlier bounds are fitted on all surviving rows, test rows included, because the split is decided
+    later: for a leak-free estimate leave ``table.missing`` off and choose preprocess's imputers, which are fitted on
+    the training split only.
     """
     import numpy as np
     import pyarrow as pa
