@@ -106,6 +106,7 @@ def clean(
             groups[tied[low:high] - start] = np.arange(1, high - low + 1)
             names = pa.concat_arrays([pa.array([""]), ids.digits(leaks.of(tied[low:high]))])
             rows.write(sample_ids=sample_ids, **columns, extra={"leak_group": names.take(pa.array(groups))})
+            pa.default_memory_pool().release_unused()
     return {
         **ledgers.count(ledger),
         "rules": dict(sorted(fates.counts.items())),

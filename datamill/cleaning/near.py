@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from datamill.cleaning.buckets import Rows, bucketed, candidates, changed_prints, choices
@@ -102,11 +103,13 @@ def near_clusters(
     facts = state.facts()
     former = state.folder / "samples" if facts else None
     rows = strangers(samples(), former=former)
-    union = unite(samples(), former=former, sketches=pictures.sketches(rows), scratch=scratch)
+    sketches = pictures.sketches(rows)
+    union = unite(samples(), former=former, sketches=sketches, scratch=scratch)
     if facts and union.widest != facts["widest"]:
         return afresh()
     pairs = taken_over(state.folder / "pairs", union=union) if facts else Pairs()
     _compare(union, pairs=pairs, pictures=pictures, max_bits=max_bits, likeness=likeness)
+    pa.default_memory_pool().release_unused()
     if facts and not pairs.is_complete:  # links cannot be taken apart, so none may stand for pairs that are gone
         return afresh()
     state.forget()
