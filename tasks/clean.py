@@ -84,9 +84,11 @@ def clean(
             scratch=scratch,
             state=State(context.state / "near", made_with=made_with),
         )
+        pa.default_memory_pool().release_unused()
         settle_near(fates, clusters=clusters, copies=copies, sample_ids=ids, policy=params.near)
     leaks = leak_groups(clusters if params.near.policy in ("group", "drop") else NO_LINKS, copies=copies)
     tied = np.union1d(leaks.firsts, leaks.rows)
+    pa.default_memory_pool().release_unused()
 
     def read(columns: Sequence[str] | None) -> Iterator[pa.Table]:
         return (table for table, _ in reading.iter_decided([samples], decisions=verdicts, columns=columns))

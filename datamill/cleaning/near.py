@@ -103,13 +103,11 @@ def near_clusters(
     facts = state.facts()
     former = state.folder / "samples" if facts else None
     rows = strangers(samples(), former=former)
-    sketches = pictures.sketches(rows)
-    union = unite(samples(), former=former, sketches=sketches, scratch=scratch)
+    union = unite(samples(), former=former, sketches=pictures.sketches(rows), scratch=scratch)
     if facts and union.widest != facts["widest"]:
         return afresh()
     pairs = taken_over(state.folder / "pairs", union=union) if facts else Pairs()
     _compare(union, pairs=pairs, pictures=pictures, max_bits=max_bits, likeness=likeness)
-    pa.default_memory_pool().release_unused()
     if facts and not pairs.is_complete:  # links cannot be taken apart, so none may stand for pairs that are gone
         return afresh()
     state.forget()
@@ -194,6 +192,7 @@ def _compare(union: Union, *, pairs: Pairs, pictures: Pictures, max_bits: int, l
             if sum(len(codes) for codes, _ in waiting) > MAX_WAITING:
                 _settle(waiting, pairs=pairs, union=union, pictures=pictures, likeness=likeness)
                 waiting = []
+            pa.default_memory_pool().release_unused()
     _settle(waiting, pairs=pairs, union=union, pictures=pictures, likeness=likeness)
     pairs.drop_uncompared()
 
