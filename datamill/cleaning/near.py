@@ -115,6 +115,7 @@ def near_clusters(
         note(pairs, union=union, path=scratch / "pairs")
         kept = [scratch / "samples", scratch / "pairs"]
         state.keep(kept, facts={"widest": union.widest})
+    pa.default_memory_pool().release_unused()
     return _clusters(pairs.codes, union=union)
 
 
@@ -192,7 +193,7 @@ def _compare(union: Union, *, pairs: Pairs, pictures: Pictures, max_bits: int, l
             if sum(len(codes) for codes, _ in waiting) > MAX_WAITING:
                 _settle(waiting, pairs=pairs, union=union, pictures=pictures, likeness=likeness)
                 waiting = []
-            pa.default_memory_pool().release_unused()
+            pa.default_memory_pool().release_unused()  # else the heap grows with the samples
     _settle(waiting, pairs=pairs, union=union, pictures=pictures, likeness=likeness)
     pairs.drop_uncompared()
 
