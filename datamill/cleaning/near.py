@@ -33,7 +33,7 @@ from datamill.runs import RUN_ROWS, SortedRuns
 NEAR_DUPLICATE = "near_duplicate"
 READ_AT_ONCE = 8_192  # pairs whose thumbnails are in memory; bounds it
 COMPARED_AT_ONCE = 4_096  # pairs; bounds memory
-MAX_WAITING = 2**17  # pairs that wait to be confirmed; bounds memory
+MAX_WAITING = 2**15  # pairs that wait to be confirmed; bounds memory
 PRINT = np.dtype([("row", np.int64), ("print", np.uint64)])
 
 Samples = Callable[[], Iterable[NDArray[Any]]]
