@@ -1,11 +1,13 @@
 """Files and folders that are either whole or absent."""
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +94,21 @@ def fsync_path(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def flush_soon(path: Path) -> None:
+    """Begin to flush a finished file to the disk beside other work: ``publish`` has less to wait for then."""
+    _flusher().submit(_flush, path)
+
+
+@functools.cache
+def _flusher() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, "flusher")
+
+
+def _flush(path: Path) -> None:
+    with contextlib.suppress(OSError):  # it is gone or refused: ``publish`` will say so
+        fsync_path(path)
 
 
 def sha256_file(path: Path) -> str:

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any, final
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 RUN_ROWS = 65_536  # records that are given back at a time; bounds memory, not results
 RUN_BYTES = 2 * 2**20  # of records that are sorted at a time: fewer runs are merged faster; bounds memory, not results
 HELD_ROWS = 2**17  # records of all runs together that are in memory while they are merged, if each run has a few
+TRIMMED_EVERY = 3  # blocks that were given back
 LEAST_ROWS = 64  # of a run that are read at a time
 
 Records = NDArray[Any]
@@ -69,7 +71,10 @@ class SortedRuns:
                     piece.tofile(file)
             merging.replace(self._path)
             self._ends = [0, self._ends[-1]]
-        yield from regrouped(self._pieces())
+        for number, block in enumerate(regrouped(self._pieces()), 1):
+            yield block
+            if number % TRIMMED_EVERY == 0:  # else the heap grows with what is done to each of them
+                pa.default_memory_pool().release_unused()
 
     def shared(self) -> Iterator[Records]:
         """The records whose key occurs more than once, in order; all of a key are in one block."""
@@ -88,6 +93,7 @@ class SortedRuns:
                 self._in_order(self._waiting[: self._num_waiting]).tofile(file)
             self._ends.append(self._ends[-1] + self._num_waiting)
             self._num_waiting = 0
+            pa.default_memory_pool().release_unused()
 
     def _repeated(self, records: Records) -> Records:
         keys = self._keys(records)

@@ -97,7 +97,7 @@ def observe(table: pa.Table, verdicts: pa.Table, *, classes: Sequence[str], rule
     Args:
         table: Columns ``content_hash``, ``label``, ``group``, and ``time`` for strategy ``time``.
         verdicts: Columns ``fate`` and ``leak_group``, the id of the first sample of each one's cluster of
-            near-duplicates, null or "" for none.
+            duplicates, null or "" for none.
         classes: Class names by number.
         rule: How samples are assigned.
     """

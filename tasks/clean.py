@@ -37,13 +37,13 @@ def clean(
     """Drop, flag or repair duplicates, constant images, non-finite and missing values, and outliers.
 
     The ledger's ``leak_group`` names the first of the samples that must stay on one side of the split: exact copies,
-    and near-duplicates where ``near.policy`` is ``group`` or ``drop``. Imputation and outlier bounds are fitted on all
-    surviving rows, test rows included, because the split is decided later: for a leak-free estimate leave
-    ``table.missing`` off and choose preprocess's imputers, which are fitted on the training split only.
+    and near-duplicates where ``near.policy`` is ``group`` or ``drop``; it is "" for a sample that is tied to none.
+    Imputation and outlier bounds are fitted on all surviving rows, test rows included, because the split is decided
+    later: for a leak-free estimate leave ``table.missing`` off and choose preprocess's imputers, which are fitted on
+    the training split only.
     """
     import numpy as np
     import pyarrow as pa
-    import pyarrow.compute as pc
 
     from datamill import features as looks
     from datamill import imports, parts, reading
@@ -84,8 +84,11 @@ def clean(
             scratch=scratch,
             state=State(context.state / "near", made_with=made_with),
         )
+        pa.default_memory_pool().release_unused()
         settle_near(fates, clusters=clusters, copies=copies, sample_ids=ids, policy=params.near)
     leaks = leak_groups(clusters if params.near.policy in ("group", "drop") else NO_LINKS, copies=copies)
+    tied = np.union1d(leaks.firsts, leaks.rows)
+    pa.default_memory_pool().release_unused()
 
     def read(columns: Sequence[str] | None) -> Iterator[pa.Table]:
         return (table for table, _ in reading.iter_decided([samples], decisions=verdicts, columns=columns))
@@ -100,11 +103,12 @@ def clean(
             stop = min(start + ledgers.READ_ROWS, num_rows)
             columns = fates.columns(start, stop)
             sample_ids = ids.between(start, stop)
-            low, high = np.searchsorted(leaks.rows, [start, stop])
-            is_tied = leaks.named(np.arange(start, stop))
-            tied = ids.digits(leaks.firsts[low:high])
-            extra = {"leak_group": pc.replace_with_mask(sample_ids, is_tied, tied)}
-            rows.write(sample_ids=sample_ids, **columns, extra=extra)
+            low, high = np.searchsorted(tied, [start, stop])
+            groups = np.zeros(len(sample_ids), np.int64)
+            groups[tied[low:high] - start] = np.arange(1, high - low + 1)
+            names = pa.concat_arrays([pa.array([""]), ids.digits(leaks.of(tied[low:high]))])
+            rows.write(sample_ids=sample_ids, **columns, extra={"leak_group": names.take(pa.array(groups))})
+            pa.default_memory_pool().release_unused()
     return {
         **ledgers.count(ledger),
         "rules": dict(sorted(fates.counts.items())),

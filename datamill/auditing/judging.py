@@ -19,7 +19,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from datamill.auditing.linear import simplified
+from datamill.auditing.linear import LinearClassifier, is_linear, simplified
 from datamill.confident import Block, IssueRule, Method, confident_thresholds
 from datamill.modalities import modality_of
 from datamill.samples import Dataset
@@ -29,6 +29,7 @@ Probabilities = Callable[[], Iterable[NDArray[np.float64]]]
 Models = Mapping[int, Any]
 """Fitted classifiers by the fold they have not seen; ``None`` where there was too little to learn from."""
 
+AMPLE_ROWS = 100  # of each class in each fold, from which on a model of one fold is worth being averaged
 MAX_ITERATIONS = 300  # whitened or standardised features converge in a fraction of it
 EXACT_ROWS = 200_000  # judged samples up to which cleanlab sees all probabilities at once
 BLOCK_VALUES = 2**18  # probabilities read at a time: 2 MiB
@@ -79,8 +80,9 @@ def fit_models(
 ) -> Models:
     """A model for each fold, by the others; and one for held-out samples, by all.
 
-    ``None`` stands for a model that would have seen fewer than two classes. Each model computes on one thread, so that
-    the bytes do not depend on the number of workers.
+    Where every fold has ``AMPLE_ROWS`` of every class, linear models are fitted to one fold each, and their means are
+    the models: a sixth of the work, no worse. ``None`` stands for a model that would have seen fewer than two classes.
+    Each model computes on one thread, so that the bytes do not depend on the number of workers.
 
     Args:
         observations: Samples to fit on, an array or data frame of T rows.
@@ -88,17 +90,26 @@ def fit_models(
         folds: Their folds, 0 and more, shape ``(T,)``.
         build: Makes an unfitted classifier for the rows it will be fitted on.
         num_workers: Models fitted at a time.
+
+    Source: Y. Zhang, J. Duchi, M. Wainwright, "Communication-Efficient Algorithms for Statistical Optimization", 2013.
     """
 
-    def fit(fold: int) -> Any:
-        is_seen = folds != fold
+    def fit(is_seen: NDArray[np.bool_]) -> Any:
         seen = observations[is_seen]
         return simplified(build(seen).fit(seen, labels[is_seen])) if len(np.unique(labels[is_seen])) > 1 else None
 
-    groups = [HELD_OUT, *np.unique(folds).tolist()]
+    numbers = np.unique(folds).tolist()
+    groups = [HELD_OUT, *numbers]
+    are_apart = _are_ample(labels, folds=folds) and is_linear(build(observations))
+    seen_by = [folds == fold for fold in numbers] if are_apart else [folds != fold for fold in groups]
     with threadpool_limits(limits=1):
-        models = Parallel(n_jobs=num_workers, backend="threading")(map(delayed(fit), groups))
-    return dict(zip(groups, models, strict=True))
+        models = Parallel(n_jobs=num_workers, backend="threading")(map(delayed(fit), seen_by))
+    if not are_apart:
+        return dict(zip(groups, models, strict=True))
+    return {
+        fold: LinearClassifier.mean([model for other, model in zip(numbers, models, strict=True) if other != fold])
+        for fold in groups
+    }
 
 
 def out_of_sample(
@@ -227,6 +238,15 @@ def _judged_blocks(
             given, among = given[rows], among[rows]
         among /= among.sum(axis=1, keepdims=True)
         yield start + rows, (given, among)
+
+
+def _are_ample(labels: NDArray[np.int32], *, folds: NDArray[np.int8]) -> bool:
+    """Whether there are several folds, and every class has enough rows in each of them."""
+    _, places = np.unique(labels, return_inverse=True)
+    counts = np.zeros((places.max(initial=0) + 1, folds.max(initial=0) + 1), np.int64)
+    np.add.at(counts, (places, folds), 1)
+    counts = counts[:, counts.any(axis=0)]
+    return counts.shape[1] > 1 and bool(counts.min() >= AMPLE_ROWS)
 
 
 def _judged_classes(labels: NDArray[np.int32], *, folds: NDArray[np.int8], num_classes: int) -> NDArray[np.int64]:

@@ -2,6 +2,7 @@
 
 # Shapes: N rows, D features, K classes.
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self, final
 
@@ -44,6 +45,15 @@ class LinearClassifier:
             classes_=regression.classes_,
         )
 
+    @classmethod
+    def mean(cls, models: Sequence[Self]) -> Self:
+        """Classifiers of the same classes as one, which answers with the mean of their scores."""
+        return cls(
+            weights=np.mean([model.weights for model in models], axis=0),
+            offsets=np.mean([model.offsets for model in models], axis=0),
+            classes_=models[0].classes_,
+        )
+
     def predict_proba(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
         """Probability of each class, shape ``(N, K)``."""
         scores = (rows @ self.weights + self.offsets).astype(np.float64)
@@ -53,7 +63,11 @@ class LinearClassifier:
         return scores
 
 
+def is_linear(model: Any) -> bool:
+    """Whether a pipeline is components and a logistic regression on them."""
+    return isinstance(model, Pipeline) and isinstance(model[0], PCA) and isinstance(model[-1], LogisticRegression)
+
+
 def simplified(model: Any) -> Any:
     """The same classifier as a ``LinearClassifier`` where it is one."""
-    is_linear = isinstance(model, Pipeline) and isinstance(model[0], PCA) and isinstance(model[-1], LogisticRegression)
-    return LinearClassifier.of(model) if is_linear else model
+    return LinearClassifier.of(model) if is_linear(model) else model

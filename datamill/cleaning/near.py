@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from datamill.cleaning.buckets import Rows, bucketed, candidates, changed_prints, choices
@@ -32,7 +33,7 @@ from datamill.runs import RUN_ROWS, SortedRuns
 NEAR_DUPLICATE = "near_duplicate"
 READ_AT_ONCE = 8_192  # pairs whose thumbnails are in memory; bounds it
 COMPARED_AT_ONCE = 4_096  # pairs; bounds memory
-MAX_WAITING = 2**17  # pairs that wait to be confirmed; bounds memory
+MAX_WAITING = 2**15  # pairs that wait to be confirmed; bounds memory
 PRINT = np.dtype([("row", np.int64), ("print", np.uint64)])
 
 Samples = Callable[[], Iterable[NDArray[Any]]]
@@ -114,6 +115,7 @@ def near_clusters(
         note(pairs, union=union, path=scratch / "pairs")
         kept = [scratch / "samples", scratch / "pairs"]
         state.keep(kept, facts={"widest": union.widest})
+    pa.default_memory_pool().release_unused()
     return _clusters(pairs.codes, union=union)
 
 
@@ -191,6 +193,7 @@ def _compare(union: Union, *, pairs: Pairs, pictures: Pictures, max_bits: int, l
             if sum(len(codes) for codes, _ in waiting) > MAX_WAITING:
                 _settle(waiting, pairs=pairs, union=union, pictures=pictures, likeness=likeness)
                 waiting = []
+            pa.default_memory_pool().release_unused()  # else the heap grows with the samples
     _settle(waiting, pairs=pairs, union=union, pictures=pictures, likeness=likeness)
     pairs.drop_uncompared()
 

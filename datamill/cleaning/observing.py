@@ -98,6 +98,7 @@ class Thumbnails:
                         column = file.read_row_group(group, columns=["thumbnail"], use_threads=False)["thumbnail"]
                         yield rows[low:high], _pixels(column.combine_chunks())[places[low:high] - start]
                     start = stop
+            pa.default_memory_pool().release_unused()
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ from datamill.stage import Engine, Progress
 
 DECODED_BYTES = 8 * 2**20  # of arrays made at a time; bounds memory, not results
 COPIED_BYTES = 2**20  # of arrays put together at a time: few enough for the processor's cache
-WORTH_SAMPLES = 1000  # to make, from which on workers gain more than their start costs
+WORTH_SAMPLES, WORTH_BYTES = 50_000, 2**26  # to make, and of their payload, from which on workers are worth a start
 ABSENT = -1  # as ``HashIndex`` says it
 LIGHT = ("label", "weight", "draw", "sample_id")  # fields that the plan gives
 
@@ -123,6 +123,11 @@ class Piece:
         if self.linked is not None:
             return np.arange(0)
         return np.arange(len(self.rows)) if self.known is None else np.flatnonzero(self.known == ABSENT)
+
+    @property
+    def payload_bytes(self) -> int:
+        """Size of the payload to be made into arrays, about: the part's, by how many of its rows that is."""
+        return len(self.unmade) * self.path.stat().st_size // (int(self.rows[-1]) + 1)
 
 
 class Previous:
@@ -287,7 +292,8 @@ class Packer:
         pa.default_memory_pool().release_unused()  # what placing the samples took
         making = functools.partial(make_arrays, recipe=self._recipe)
         num_made = sum(len(piece.unmade) for piece in self._pieces)
-        made = _Queue((engine.map if num_made >= WORTH_SAMPLES else map)(making, self._unmade(engine)))
+        is_much = num_made >= WORTH_SAMPLES or sum(piece.payload_bytes for piece in self._pieces) >= WORTH_BYTES
+        made = _Queue((engine.map if is_much else map)(making, self._unmade(engine)))
         for piece in progress(self._pieces, total=len(self._pieces), label="packing segments"):
             writer = self._writers[piece.split]
             if piece.linked is not None:

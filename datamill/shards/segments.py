@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from datamill import files
 from datamill.shards.index import OFFSET, Field, File, Segment, file_name
 from datamill.shards.integrity import probe
 
@@ -93,6 +94,7 @@ class Stream:
             probe=probe(self._file, size_bytes=self._size),
         )
         self._file.close()
+        files.flush_soon(self._path)
         return entry
 
     def abandon(self) -> None:

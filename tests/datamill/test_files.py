@@ -1,3 +1,5 @@
+import threading
+
 import pytest
 
 from datamill import files
@@ -33,3 +35,21 @@ def test_json_refuses_nan(tmp_path):
 
 def test_removing_what_is_absent_is_fine(tmp_path):
     files.remove(tmp_path / "nothing")
+
+
+def test_a_finished_file_is_flushed_beside_other_work_and_a_missing_one_is_no_error(tmp_path, monkeypatch):
+    there, gone = tmp_path / "there", tmp_path / "gone"
+    there.write_text("x")
+    asked, flush = [], files.fsync_path
+
+    def noted(path):
+        asked.append(path)
+        flush(path)
+        done.set()
+
+    done = threading.Event()
+    monkeypatch.setattr(files, "fsync_path", noted)
+    files.flush_soon(gone)
+    files.flush_soon(there)
+    assert done.wait(10)
+    assert asked == [gone, there]

@@ -338,3 +338,11 @@ def test_little_work_starts_no_workers(workspace: Workspace, monkeypatch: pytest
     workspace.run("few")
     assert workspace.engine.num_items == made
     assert digest(workspace.folder / "few") == digest(workspace.folder / "many")
+
+
+def test_few_large_payloads_are_worth_workers(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_repairs(workspace)
+    monkeypatch.setattr(packing, "WORTH_SAMPLES", 1_000)
+    monkeypatch.setattr(packing, "WORTH_BYTES", 1_000)  # of the parts, some thousand
+    workspace.run("shards")
+    assert workspace.engine.num_items > 0

@@ -6,12 +6,15 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline, make_pipeline
 
 from datamill import features
 from datamill.auditing import judging
 from datamill.auditing import roster as rosters
 from datamill.auditing.judging import Judgement, ProbabilityFile
+from datamill.auditing.linear import simplified
 from tests.builders import image_table, tabular_table
 from tests.datamill.auditing.rosters import roster_of
 
@@ -164,6 +167,41 @@ def test_one_class_alone_is_not_judged() -> None:
     judgement = judge(points, np.zeros_like(labels), folds)
     assert np.isnan(judgement.quality).all()
     assert not judgement.is_issue.any()
+
+
+def components(rows: Floats) -> Pipeline:
+    return make_pipeline(PCA(n_components=2), LogisticRegression())
+
+
+def fitted(points: Floats, labels: Numbers, folds: Folds, *, num_workers: int = 1) -> judging.Models:
+    return judging.fit_models(points, labels=labels, folds=folds, build=components, num_workers=num_workers)
+
+
+def test_where_folds_are_ample_a_model_is_the_mean_of_those_of_the_other_folds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(judging, "AMPLE_ROWS", 5)
+    points, labels, _ = blobs(num_train=120)
+    folds = (np.arange(120) // 3 % 4).astype(np.int8)  # ten of each class in each fold
+    alone = [simplified(components(points).fit(points[folds == fold], labels[folds == fold])) for fold in range(4)]
+    models = fitted(points, labels, folds)
+    assert sorted(models) == [-1, 0, 1, 2, 3]
+    np.testing.assert_allclose(models[2].weights, np.mean([alone[fold].weights for fold in (0, 1, 3)], axis=0))
+    np.testing.assert_allclose(models[-1].offsets, np.mean([one.offsets for one in alone], axis=0))
+    again = fitted(points, labels, folds, num_workers=2)
+    assert all(np.array_equal(models[fold].weights, again[fold].weights) for fold in models)
+
+
+@pytest.mark.parametrize("is_rare", [True, False])
+def test_where_a_fold_lacks_samples_of_a_class_a_model_is_fitted_to_the_other_folds(
+    monkeypatch: pytest.MonkeyPatch, is_rare: bool
+) -> None:
+    monkeypatch.setattr(judging, "AMPLE_ROWS", 5)
+    points, labels, _ = blobs(num_train=120)
+    folds = (np.arange(120) // 3 % (4 if is_rare else 1)).astype(np.int8)
+    if is_rare:
+        folds[(folds == 1) & (labels == 2)] = 0
+    of_others = simplified(components(points).fit(points[folds != 1], labels[folds != 1]))
+    models = fitted(points, labels, folds)
+    assert np.array_equal(models[1 if is_rare else -1].weights, of_others.weights)
 
 
 def test_the_number_of_workers_does_not_change_a_bit() -> None:

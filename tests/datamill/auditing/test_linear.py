@@ -26,6 +26,15 @@ def test_large_numbers_do_not_overflow() -> None:
     np.testing.assert_allclose(found, [[1, 0], [0, 1]])
 
 
+def test_a_mean_answers_with_the_mean_of_the_scores() -> None:
+    first = LinearClassifier(np.array([[2, 0]], np.float32), np.array([0, 1], np.float32), np.array([3, 5]))
+    second = LinearClassifier(np.array([[4, 2]], np.float32), np.array([0, 3], np.float32), np.array([3, 5]))
+    mean = LinearClassifier.mean([first, second])
+    assert mean.weights.tolist() == [[3, 1]]
+    assert mean.offsets.tolist() == [0, 2]
+    assert mean.classes_.tolist() == [3, 5]
+
+
 def test_other_classifiers_stay_what_they_are() -> None:
     model = make_pipeline(StandardScaler(), LogisticRegression())
     assert simplified(model) is model
