@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -127,6 +128,7 @@ def facet(name: str, **content: Any) -> dict[str, Any]:
     }
 
 
+@cache  # the version is read from the package's files
 def producer() -> str:
     """Who tells: this program and its version, as a URI."""
     return f"urn:datamill:{version('datamill')}"

@@ -43,7 +43,8 @@ class RowGroups:
         """Append rows; the first table's schema is that of all, and it may be empty."""
         if self._writer is None:
             table = table.replace_schema_metadata(None)
-            self._writer = pq.ParquetWriter(self._path, table.schema, compression="zstd")
+            alike = [leaf for leaf in _leaf_names(table.schema) if leaf not in UNLIKE]
+            self._writer = pq.ParquetWriter(self._path, table.schema, compression="zstd", use_dictionary=alike)
         self._pending.append(table.cast(self._writer.schema))
         self._num_pending += table.num_rows
         while self._num_pending >= self._rows:
@@ -142,12 +143,16 @@ def _group_rows(table: pa.Table) -> int:
 
 def _encoding(table: pa.Table) -> dict[str, Any]:
     """How the columns are written; it depends on the rows alone."""
-    leaves = [leaf for field in table.schema for leaf in _leaves(field.name, field.type)]
+    leaves = _leaf_names(table.schema)
     compression = dict.fromkeys(leaves, "zstd") | dict.fromkeys(HASHES, "none")
     if "image.bytes" in leaves and _is_dense(table["image"]):
         compression["image.bytes"] = "none"
     alike = [leaf for leaf in leaves if leaf not in UNLIKE]
     return {"compression": compression, "use_dictionary": alike, "write_statistics": alike}
+
+
+def _leaf_names(schema: pa.Schema) -> list[str]:
+    return [leaf for field in schema for leaf in _leaves(field.name, field.type)]
 
 
 def _leaves(name: str, kind: pa.DataType) -> list[str]:

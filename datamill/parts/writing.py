@@ -106,6 +106,7 @@ class PartsWriter:
             files.link_or_copy(self._previous / part.name, self._folder / part.name)
         else:
             fresh.replace(self._folder / part.name)
+            files.flush_soon(self._folder / part.name)
         self._parts.append(part)
 
 
