@@ -175,6 +175,26 @@ def test_a_table_whose_columns_turn_out_otherwise_is_parsed_again(tmp_path: Path
     assert workspace.content() == workspace.fresh_content()
 
 
+def test_a_table_whose_first_file_orders_its_columns_otherwise_gives_the_parts_of_a_first_ingest(
+    tmp_path: Path,
+) -> None:
+    root = tmp_path / "rows"
+    put(
+        root / "0.csv",
+        b"size,age,class\n" + b"".join(b"%d,%d,%s\n" % (n, 2 * n, b"ab"[n % 2 :][:1]) for n in range(99)),
+    )
+    put(
+        root / "1.csv",
+        b"age,size,class\n" + b"".join(b"%d,%d,%s\n" % (n, 3 * n, b"ab"[n % 2 :][:1]) for n in range(99)),
+    )
+    workspace = Workspace(tmp_path, {**TABLE_FIELDS, "path": str(root)})
+    workspace.ingest()
+    (root / "0.csv").unlink()
+    workspace.ingest()
+    assert parts.read_table(workspace.outputs["samples"]).column_names[-2:] == ["feature:age", "feature:size"]
+    assert workspace.content() == workspace.fresh_content()
+
+
 def test_only_idx_blocks_that_changed_are_encoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(idx, "BATCH_ROWS", 5)
     encoded = []
