@@ -195,6 +195,24 @@ def test_a_table_whose_first_file_orders_its_columns_otherwise_gives_the_parts_o
     assert workspace.content() == workspace.fresh_content()
 
 
+def test_packed_files_whose_classes_are_called_otherwise_now_are_read_again(tmp_path: Path) -> None:
+    images = [{"bytes": png(10 * number), "path": None} for number in range(20)]
+    (tmp_path / "packed").mkdir()
+    pq.write_table(pa.table({"image": images, "label": [0, 1] * 10}), tmp_path / "packed" / "all.parquet")
+    columns = {"image": None, "label": None, "class_names": None}
+    source = {"kind": "exchanged", "format": "parquet", "path": str(tmp_path / "packed"), **columns}
+    workspace = Workspace(tmp_path, source)
+    for names in (["cat", "dog"], ["dog", "cat"], None):
+        described = tmp_path / "packed" / "dataset.json"
+        described.write_text(json.dumps({"name": "pets", "modality": "image", "classes": names}))
+        if names is None:
+            described.unlink()
+        workspace.ingest()
+        labels = parts.read_table(workspace.outputs["samples"], columns=["label"])["label"].to_pylist()
+        assert labels[:2] == (names or ["0", "1"])
+        assert workspace.content() == workspace.fresh_content()
+
+
 def test_only_idx_blocks_that_changed_are_encoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(idx, "BATCH_ROWS", 5)
     encoded = []
