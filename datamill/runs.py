@@ -10,6 +10,8 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
+from datamill import arrays
+
 RUN_ROWS = 65_536  # records that are given back at a time; bounds memory, not results
 RUN_BYTES = 2 * 2**20  # of records that are sorted at a time: fewer runs are merged faster; bounds memory, not results
 HELD_ROWS = 2**17  # records of all runs together that are in memory while they are merged, if each run has a few
@@ -66,7 +68,7 @@ class SortedRuns:
             merging = self._path.with_name(f"{self._path.name}.merging")
             with merging.open("wb") as file:
                 for piece in self._pieces():
-                    piece.tofile(file)
+                    arrays.append(file, piece)
             merging.replace(self._path)
             self._ends = [0, self._ends[-1]]
         yield from regrouped(self._pieces())
@@ -85,7 +87,7 @@ class SortedRuns:
     def _write_run(self) -> None:
         if self._num_waiting:
             with self._path.open("ab") as file:
-                self._in_order(self._waiting[: self._num_waiting]).tofile(file)
+                arrays.append(file, self._in_order(self._waiting[: self._num_waiting]))
             self._ends.append(self._ends[-1] + self._num_waiting)
             self._num_waiting = 0
 
