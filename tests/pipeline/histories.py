@@ -23,6 +23,7 @@ from datamill.execute import execute
 from datamill.settings import Settings
 from datamill.shards import writing
 from datamill.sources import exchanged, image_folder, listing, stretches
+from datamill.stage import Stage
 from tasks import PIPELINE
 
 DATA_STAGES = PIPELINE[: [stage.name for stage in PIPELINE].index("shard") + 1]
@@ -452,11 +453,15 @@ def run(root: Path, *, settings: Settings = SETTINGS) -> Outcome:
         except DatamillError as caught:
             error = f"{stage.name}: {type(caught).__name__} {caught}".replace(str(root), "")
             break
-        for artifact in (*stage.outputs.values(), stage.metrics):
-            path = root / artifact.path
-            found = [path] if path.is_file() else sorted(one for one in path.rglob("*") if one.is_file())
-            outputs |= {one.relative_to(root).as_posix(): one.read_bytes() for one in found}
+        outputs |= collect(stage, root=root)
     return Outcome(outputs, error)
+
+
+def collect(stage: Stage, *, root: Path) -> dict[str, bytes]:
+    """What a stage wrote, by its path."""
+    paths = [root / artifact.path for artifact in (*stage.outputs.values(), stage.metrics)]
+    found = [one for path in paths for one in ([path] if path.is_file() else sorted(path.rglob("*"))) if one.is_file()]
+    return {one.relative_to(root).as_posix(): one.read_bytes() for one in found}
 
 
 def splits(root: Path) -> dict[tuple[str, ...], str]:

@@ -4,13 +4,20 @@ import contextlib
 import multiprocessing
 import random
 import shutil
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from datamill import files
+from datamill.errors import StageError
+from datamill.execute import execute
+from tasks import PIPELINE
 from tests.pipeline.histories import (
+    DATA_STAGES,
+    SETTINGS,
     SMALL,
     History,
     ImageFolders,
@@ -18,6 +25,7 @@ from tests.pipeline.histories import (
     PackedImages,
     Source,
     Table,
+    collect,
     run,
     splits,
     write_params,
@@ -143,3 +151,45 @@ def test_a_run_killed_anywhere_is_finished_by_the_next(tmp_path: Path) -> None:
         num_killed += process.exitcode != 0
         assert not run(root).difference(fresh(tmp_path / "fresh", history=history, changes=changes)), history.log
     assert num_killed >= 4
+
+
+@contextlib.contextmanager
+def disk(folder: Path, *, size_mib: int) -> Iterator[Path]:
+    """A file system of this size, where the test may mount one."""
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size_mib}m", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to mount a file system")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def fill(path: Path) -> None:
+    with contextlib.suppress(OSError), path.open("wb", buffering=0) as file:
+        while file.write(bytes(4096)):
+            pass
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_one_clear_error_in_every_stage_and_leaves_what_was_there(tmp_path: Path) -> None:
+    history = begun(SOURCES["packed"], tmp_path / "source", rng=random.Random(2))
+    changes = {"split.strategy": "hash", "augment.copies_per_sample": 1, "synthesize.method": "pca"}
+    with disk(tmp_path / "disk", size_mib=64) as folder:
+        root, ballast = folder / "work", folder / "ballast"
+        write_params(root, source=history.source.params(history.folder), changes=changes)
+        before = run(root)
+        for _ in range(5):
+            history.edit()
+        for stage in DATA_STAGES:
+            fill(ballast)
+            with pytest.raises(StageError, match=rf"^{stage.name}: .*No space left on device.*what was there before"):
+                execute(stage, root=root, pipeline=PIPELINE, settings=SETTINGS)
+            held = collect(stage, root=root)
+            assert held == {name: before.outputs[name] for name in held}
+            assert held
+            ballast.unlink()
+            execute(stage, root=root, pipeline=PIPELINE, settings=SETTINGS)
+        outputs = {name: held for stage in DATA_STAGES for name, held in collect(stage, root=root).items()}
+        assert not Outcome(outputs, "").difference(fresh(tmp_path / "fresh", history=history, changes=changes))
