@@ -17,7 +17,7 @@ def append(file: IO[bytes], array: NDArray[Any]) -> None:
     Raises:
         OSError: The disk is full; here, or when the file is closed.
     """
-    file.write(np.ascontiguousarray(array))
+    file.write(np.ascontiguousarray(array).data)
 
 
 def save(file: IO[bytes], array: NDArray[Any]) -> None:
