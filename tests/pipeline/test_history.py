@@ -138,7 +138,7 @@ def test_a_run_killed_anywhere_is_finished_by_the_next(tmp_path: Path) -> None:
     write_params(root, source=history.source.params(history.folder), changes=changes)
     run(root)
     num_killed = 0
-    for _ in range(8):
+    for _ in range(5):
         history.edit()
         started = spawning.Event()
         process = spawning.Process(target=run_apart, args=(root, started))
@@ -150,7 +150,7 @@ def test_a_run_killed_anywhere_is_finished_by_the_next(tmp_path: Path) -> None:
         process.join()
         num_killed += process.exitcode != 0
         assert not run(root).difference(fresh(tmp_path / "fresh", history=history, changes=changes)), history.log
-    assert num_killed >= 4
+    assert num_killed >= 2
 
 
 @contextlib.contextmanager
