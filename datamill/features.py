@@ -77,8 +77,20 @@ def write_file(folder: Path, tables: Iterable[pa.Table], *, key: str) -> Part:
         writer: pq.ParquetWriter | None = None
         for table in parts.regrouped(tables, rows=parts.READ_ROWS):
             if writer is None:
-                writer = pq.ParquetWriter(partial, table.schema, **ENCODING)
+                writer = pq.ParquetWriter(partial, _as_read(table.schema), **ENCODING)
                 stack.enter_context(writer)
             writer.write_table(table.combine_chunks())
             num_rows += table.num_rows
     return Part(key=key, num_rows=num_rows, size_bytes=path.stat().st_size, sha256=files.sha256_file(path))
+
+
+def _as_read(schema: pa.Schema) -> pa.Schema:
+    """``schema`` with the items of lists of one length called as in Parquet: pickled, they forget what they are called.
+
+    The name is in the file, so its bytes would tell whether a worker had looked, or this process.
+    """
+    for place, field in enumerate(schema):
+        if pa.types.is_fixed_size_list(field.type):
+            item = field.type.value_field.with_name("element")
+            schema = schema.set(place, field.with_type(pa.list_(item, field.type.list_size)))
+    return schema

@@ -11,6 +11,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from datamill import arrays
+
 RUN_ROWS = 65_536  # records that are given back at a time; bounds memory, not results
 RUN_BYTES = 2 * 2**20  # of records that are sorted at a time: fewer runs are merged faster; bounds memory, not results
 HELD_ROWS = 2**17  # records of all runs together that are in memory while they are merged, if each run has a few
@@ -68,7 +70,7 @@ class SortedRuns:
             merging = self._path.with_name(f"{self._path.name}.merging")
             with merging.open("wb") as file:
                 for piece in self._pieces():
-                    piece.tofile(file)
+                    arrays.append(file, piece)
             merging.replace(self._path)
             self._ends = [0, self._ends[-1]]
         for number, block in enumerate(regrouped(self._pieces()), 1):
@@ -90,7 +92,7 @@ class SortedRuns:
     def _write_run(self) -> None:
         if self._num_waiting:
             with self._path.open("ab") as file:
-                self._in_order(self._waiting[: self._num_waiting]).tofile(file)
+                arrays.append(file, self._in_order(self._waiting[: self._num_waiting]))
             self._ends.append(self._ends[-1] + self._num_waiting)
             self._num_waiting = 0
             pa.default_memory_pool().release_unused()

@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from datamill import ledger
+from datamill import arrays, ledger
 from datamill.errors import DataError
 from datamill.hashes import digits, halves
 from datamill.links import Links, linked
@@ -135,7 +135,7 @@ class Roll:
     def add(self, traits: Traits) -> None:
         """Append samples."""
         with self._path.open("ab") as file:
-            traits.tofile(file)
+            arrays.append(file, traits)
         for name, runs in self._ties.items():
             rows = np.flatnonzero(traits[name])
             records = np.empty(len(rows), HASHED)
@@ -254,7 +254,7 @@ def _draw_all(roll: Roll, *, classes: Sequence[str], rule: Rule, state: State) -
                 some = new[start : start + DRAWN_AT_ONCE]
                 now[some] = _draw_contents(block[some], classes=classes, rule=rule)
             drawn.positions[block["row"]], drawn.folds[block["row"]] = now["position"], now["fold"]
-            now.tofile(file)
+            arrays.append(file, now)
     state.keep([path], facts={})
     return drawn
 

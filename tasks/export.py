@@ -94,10 +94,9 @@ def export(
     """
     paths = {port: value for port, value in locals().items() if port in STAGE.inputs}
 
-    import numpy as np
     import torch
 
-    from datamill import exporting, files, inference
+    from datamill import arrays, exporting, files, inference
     from datamill.evaluation.prediction import open_splits
     from datamill.networks import load_network, read_spec
     from datamill.reporting.cards import write_card
@@ -116,7 +115,7 @@ def export(
     exporting.require_parity(parity, max_difference=params.max_difference)
     model.write_bytes(content)
     with example.open("wb") as file:
-        np.save(file, rows[:1], allow_pickle=False)
+        arrays.save(file, rows[:1])
     described = exporting.describe_interface(
         spec,
         example=rows[:1],

@@ -19,6 +19,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from datamill import arrays
 from datamill.auditing.linear import LinearClassifier, is_linear, simplified
 from datamill.confident import Block, IssueRule, Method, confident_thresholds
 from datamill.modalities import modality_of
@@ -151,7 +152,7 @@ class ProbabilityFile:
         self._num_classes = num_classes
         with path.open("wb") as file:
             for block in blocks:
-                block.tofile(file)
+                arrays.append(file, block)
 
     def __call__(self) -> Iterator[NDArray[np.float64]]:
         """Start reading, from the first sample on."""

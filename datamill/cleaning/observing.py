@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from datamill import features, ledger, parts, reading
+from datamill import arrays, features, ledger, parts, reading
 from datamill.hashes import digits, halves
 from datamill.modalities.image import OBSERVED_SIZE
 from datamill.runs import SortedRuns
@@ -76,7 +76,7 @@ class Thumbnails:
         with self._flat.open("wb") as file:
             for some, pixels in self._pictures(np.arange(self._num_samples)):
                 found[some] = sketch(pixels).view(np.uint64).ravel()
-                pixels.tofile(file)
+                arrays.append(file, pixels)
         self._is_flat = True
         return found
 
@@ -137,7 +137,7 @@ class SampleIds:
     def add(self, hashes: NDArray[np.uint64]) -> None:
         """Append ids, as ``halves`` gives them."""
         with self._path.open("ab") as file:
-            hashes.tofile(file)
+            arrays.append(file, hashes)
 
     def between(self, start: int, stop: int) -> pa.Array:
         """Ids of the rows from ``start`` up to ``stop``, as strings."""

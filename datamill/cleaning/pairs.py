@@ -6,6 +6,7 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
+from datamill import arrays
 from datamill.cleaning.buckets import Rows
 from datamill.cleaning.union import Union
 from datamill.links import linked
@@ -83,4 +84,4 @@ def note(pairs: Pairs, *, union: Union, path: Path) -> None:
             for name, places in zip(("left", "right"), np.divmod(pairs.codes[here], union.count), strict=True):
                 known[name] = places - np.searchsorted(union.gone, places)
             known["choices"] = pairs.choices[here]
-            known.tofile(file)
+            arrays.append(file, known)

@@ -9,7 +9,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from datamill import recall
+from datamill import arrays, recall
 from datamill.recall import Former
 
 SEEN = np.dtype([("row", np.int64), ("print", np.uint64), ("sketch", np.uint64)])
@@ -81,8 +81,8 @@ def unite(blocks: Iterable[NDArray[Any]], *, former: Path | None, sketches: NDAr
                 added.append(start + np.flatnonzero(~is_gone)[~is_known])
                 gone.append(start + np.flatnonzero(is_gone))
             spread.add(now["sketch"])
-            seen.tofile(union)
-            now.tofile(samples)
+            arrays.append(union, seen)
+            arrays.append(samples, now)
             start += len(seen)
     return Union(
         path,

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from datamill import files, parts
+from datamill.arrays import save
 from datamill.errors import DataError
 from datamill.samples import FEATURE_PREFIX, Dataset
 
@@ -156,7 +157,7 @@ def write_reference(
     parts.write_parquet(rows.combine_chunks(), folder / ROWS)
     for name in names:
         with files.atomic_write(folder / f"{name}.npy") as partial, partial.open("wb") as file:
-            np.save(file, np.ascontiguousarray(arrays[name]), allow_pickle=False)
+            save(file, arrays[name])
     splits = {pair["values"]: pair["counts"] for pair in pc.value_counts(rows["split"]).to_pylist()}
     description = Description(
         dataset=dataset,

@@ -37,10 +37,11 @@ WORTH_BYTES = 2**27  # of images to check, from which on workers gain more than 
 
 @dataclass
 class _File:
-    """A file, and what the last ingest made of it or this one finds in it."""
+    """A file, what its classes are called, and what the last ingest made of it or this one finds in it."""
 
     stored: StoredFile
     memory: Memory | None
+    class_names: tuple[str, ...] | None
     num_items: int = 0
     labels: set[str] = field(default_factory=set)
     stretches: range = range(0)
@@ -49,7 +50,8 @@ class _File:
     def facts(self) -> str:
         """What the journal keeps of it."""
         stretches = [self.stretches.start, self.stretches.stop]
-        return json.dumps({"num_items": self.num_items, "labels": sorted(self.labels), "stretches": stretches})
+        counted = {"num_items": self.num_items, "labels": sorted(self.labels), "stretches": stretches}
+        return json.dumps({"class_names": self.class_names, **counted})
 
 
 class _Chunk(NamedTuple):
@@ -102,15 +104,19 @@ def read(
 
 
 def _profiled(packed: Packed, *, wanted: Wanted, journal: Journal) -> list[_File]:
-    """Every file with the number of its entries and its classes, read where they are not remembered."""
+    """Every file with the number of its entries and its classes, read where they are not remembered.
+
+    Names of classes may come from another file, such as ``dataset.json``; under others nothing is remembered.
+    """
+    names = packed.class_names
     memories = journal.recall_each([(file.key, file.stamp) for file in packed.files])
     found = []
     for stored, memory in zip(packed.files, memories, strict=True):
         facts = json.loads(memory.facts) if memory is not None and memory.facts else None
-        if facts is None:
-            file = _File(stored, None, *packed.profile(wanted, files=[stored]))
+        if facts is None or facts["class_names"] != (None if names is None else list(names)):
+            file = _File(stored, None, names, *packed.profile(wanted, files=[stored]))
         else:
-            file = _File(stored, memory, facts["num_items"], set(facts["labels"]), range(*facts["stretches"]))
+            file = _File(stored, memory, names, facts["num_items"], set(facts["labels"]), range(*facts["stretches"]))
         found.append(file)
     return found
 

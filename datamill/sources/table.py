@@ -236,7 +236,7 @@ def _still_known(files: Sequence[_File], *, source: TableSource, kinds: dict[str
     known = []
     next_row = 0
     for file in files:
-        fits = file.memory is not None and file.kinds == kinds
+        fits = file.memory is not None and list(file.kinds.items()) == list(kinds.items())  # parts keep their order too
         if source.id is not None and file.memory is not None:
             # An id refuses later rows that have it too: nothing is certain after the first file that changed.
             fits = fits and file.memory.samples.start == next_row

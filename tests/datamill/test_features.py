@@ -17,6 +17,7 @@ from datamill.modalities import image, modality_of
 from datamill.samples import Dataset, Feature
 from tests import builders
 from tests.builders import image_table, tabular_table, write_parts
+from tests.datamill.sources.rerun import TravellingEngine
 from tests.fakes import InlineEngine
 
 NUM_SAMPLES = 300
@@ -170,6 +171,17 @@ def test_the_number_of_workers_does_not_matter(tmp_path: Path, num_workers: int)
     engine = Engine(num_workers=num_workers)
     extracting.extract(tmp_path / "inline" / "samples", folder=tmp_path / "features", engine=engine)
     assert content(tmp_path / "features") == content(expected)
+
+
+def test_features_that_came_from_another_process_have_the_same_bytes(tmp_path: Path, pictures: Any) -> None:
+    expected, _, _ = extract(tmp_path / "here", *pictures)
+    extracting.extract(tmp_path / "here/samples", folder=tmp_path / "there", engine=TravellingEngine())
+    assert content(tmp_path / "there") == content(expected)
+    (tmp_path / "there" / features.read_manifest(expected).parts[1].name).write_bytes(b"damaged")
+    extracting.extract(
+        tmp_path / "here/samples", folder=tmp_path / "mended", engine=InlineEngine(), former=tmp_path / "there"
+    )
+    assert content(tmp_path / "mended") == content(expected)
 
 
 @pytest.mark.parametrize("rows", [1, 7])

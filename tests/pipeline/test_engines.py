@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -16,8 +17,12 @@ from pathlib import Path
 import psutil
 import pytest
 
+from datamill import extracting
 from datamill.engine import Engine, backends, fetch
 from datamill.errors import DataError, StageError
+from datamill.settings import Settings
+from datamill.shards import packing
+from tests.pipeline.histories import SMALL, History, PackedImages, run, write_params
 
 pytestmark = [pytest.mark.slow, pytest.mark.services, pytest.mark.timeout(300)]
 
@@ -52,6 +57,10 @@ def kill_at_three(item):
         os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(0.2)
     return item
+
+
+def worker_id(item):
+    return os.getpid()
 
 
 def num_threads(item):
@@ -120,7 +129,7 @@ def scheduler(port: int, *, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def workers(address: str, *, folder: Path) -> contextlib.AbstractContextManager[subprocess.Popen[bytes]]:
-    sizes = ["--nworkers", "2", "--nthreads", "1", "--memory-limit", "512MiB", "--local-directory", str(folder)]
+    sizes = ["--nworkers", "2", "--nthreads", "1", "--memory-limit", "1GiB", "--local-directory", str(folder)]
     command = ["distributed.cli.dask_worker", address, "--host", "127.0.0.1", "--no-dashboard"]
     return running(*command, *sizes, log=folder / "workers.log")
 
@@ -189,6 +198,32 @@ def test_an_item_that_kills_every_worker_is_named(cluster):
 
 def test_an_item_is_computed_on_one_thread(cluster):
     assert {count for counts in cluster.map(num_threads, range(4)) for count in counts} == {1}
+
+
+def test_stages_write_the_bytes_of_a_local_run_though_a_worker_dies_in_each(cluster, tmp_path, monkeypatch):
+    worth = {(extracting, "WORTH_SAMPLES"): 0, (packing, "WORTH_SAMPLES"): 0, (packing, "DECODED_BYTES"): 2000}
+    for (module, name), value in {**SMALL, **worth}.items():
+        monkeypatch.setattr(module, name, value)
+    history = History(PackedImages(), tmp_path / "source", random.Random(3))
+    history.begin(num_files=2, num_rows=100)
+    for root in (tmp_path / "here", tmp_path / "there"):
+        source = history.source.params(history.folder)
+        write_params(root, source=source, changes={"split.strategy": "hash", "augment.copies_per_sample": 1})
+    here = run(tmp_path / "here")
+    plain, deaths = Engine.map, []
+
+    def deadly(self, function, items, *, total=None):
+        results = plain(self, function, items, total=total)
+        yield next(results)
+        deaths.append(function.func.__name__)
+        os.kill(list(plain(self, worker_id, range(4)))[-1], signal.SIGKILL)
+        yield from results
+
+    monkeypatch.setattr(Engine, "map", deadly)
+    engine = {"engine": cluster.kind, "engine_address": cluster.address, "num_workers": 2}
+    there = run(tmp_path / "there", settings=Settings(tracking="off", device="cpu", num_threads=1, **engine))
+    assert deaths == ["look", "copies_of", "make_arrays"]
+    assert (there.difference(here), here.error) == ("", "")
 
 
 def test_a_server_that_says_nothing_is_no_cluster(monkeypatch):

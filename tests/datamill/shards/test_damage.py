@@ -19,6 +19,7 @@ from datamill.samples import Dataset
 from datamill.shards import writing
 from datamill.shards.index import Field, File, Index, read_index
 from datamill.shards.integrity import Guard, Guarded, opened, probe_ranges, stamp
+from datamill.shards.loader import ShardLoader
 from datamill.shards.native import Shard, open_shard
 from datamill.shards.writing import ShardWriter
 
@@ -117,6 +118,48 @@ def test_any_flipped_bit_is_found_before_a_wrong_row_is_used(folder: Path) -> No
         messages.add(str(caught.value).partition(path.name)[2][:20])
         path.write_bytes(intact)
     assert len(messages) > 2  # probes and blocks and the index's own
+    assert read(folder) == written()
+
+
+def use(folder: Path, *, seed: int) -> None:
+    """Load an epoch, and read what the loader would decode."""
+    for _ in ShardLoader(folder, batch_size=7, fields=["x", "label", "tokens"], seed=seed):
+        pass
+    read(folder)
+
+
+def test_any_cut_or_swap_is_found_before_a_wrong_batch_is_used(folder: Path, tmp_path: Path) -> None:
+    """Ends cut off, blocks exchanged, lost or doubled, and files exchanged with another run's, 300 in all."""
+    rng, paths = np.random.default_rng(8), sorted(folder.glob("*.bin"))
+    other = write(tmp_path / "other", seed=1)
+
+    def damaged(content: bytes, *, path: Path) -> bytes:
+        kind = ("cut", "exchanged", "lost", "doubled", "another")[int(rng.integers(5))]
+        blocks = [content[at : at + 1000] for at in range(0, len(content), 1000)]
+        one, two = (int(place) for place in rng.integers(len(blocks), size=2))
+        if kind == "cut":
+            return content[: int(rng.integers(len(content)))]
+        if kind == "another":
+            return (other / path.name).read_bytes()
+        if kind == "exchanged":
+            blocks[one], blocks[two] = blocks[two], blocks[one]
+        else:
+            blocks[one] = bytes(len(blocks[one])) if kind == "lost" else blocks[two]
+        return b"".join(blocks)
+
+    num_found = 0
+    while num_found < 300:
+        path = paths[num_found % len(paths)]
+        intact = path.read_bytes()
+        wrong = damaged(intact, path=path)
+        if wrong == intact:
+            paths = paths[1:] + paths[:1]
+            continue
+        path.write_bytes(wrong)
+        with pytest.raises(DataError, match=rf"{path.name}.*(altered|damaged|index says)"):
+            use(folder, seed=num_found)
+        path.write_bytes(intact)
+        num_found += 1
     assert read(folder) == written()
 
 

@@ -173,6 +173,44 @@ def test_a_table_whose_columns_turn_out_otherwise_is_parsed_again(tmp_path: Path
     assert workspace.content() == workspace.fresh_content()
 
 
+def test_a_table_whose_first_file_orders_its_columns_otherwise_gives_the_parts_of_a_first_ingest(
+    tmp_path: Path,
+) -> None:
+    root = tmp_path / "rows"
+    put(
+        root / "0.csv",
+        b"size,age,class\n" + b"".join(b"%d,%d,%s\n" % (n, 2 * n, b"ab"[n % 2 :][:1]) for n in range(99)),
+    )
+    put(
+        root / "1.csv",
+        b"age,size,class\n" + b"".join(b"%d,%d,%s\n" % (n, 3 * n, b"ab"[n % 2 :][:1]) for n in range(99)),
+    )
+    workspace = Workspace(tmp_path, {**TABLE_FIELDS, "path": str(root)})
+    workspace.ingest()
+    (root / "0.csv").unlink()
+    workspace.ingest()
+    assert parts.read_table(workspace.outputs["samples"]).column_names[-2:] == ["feature:age", "feature:size"]
+    assert workspace.content() == workspace.fresh_content()
+
+
+def test_packed_files_whose_classes_are_called_otherwise_now_are_read_again(tmp_path: Path) -> None:
+    images = [{"bytes": png(10 * number), "path": None} for number in range(20)]
+    (tmp_path / "packed").mkdir()
+    pq.write_table(pa.table({"image": images, "label": [0, 1] * 10}), tmp_path / "packed" / "all.parquet")
+    columns = {"image": None, "label": None, "class_names": None}
+    source = {"kind": "exchanged", "format": "parquet", "path": str(tmp_path / "packed"), **columns}
+    workspace = Workspace(tmp_path, source)
+    for names in (["cat", "dog"], ["dog", "cat"], None):
+        described = tmp_path / "packed" / "dataset.json"
+        described.write_text(json.dumps({"name": "pets", "modality": "image", "classes": names}))
+        if names is None:
+            described.unlink()
+        workspace.ingest()
+        labels = parts.read_table(workspace.outputs["samples"], columns=["label"])["label"].to_pylist()
+        assert labels[:2] == (names or ["0", "1"])
+        assert workspace.content() == workspace.fresh_content()
+
+
 def test_only_idx_blocks_that_changed_are_encoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(idx, "BATCH_ROWS", 5)
     encoded = []
