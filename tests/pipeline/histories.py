@@ -31,8 +31,9 @@ SETTINGS = Settings(tracking="off", num_threads=1, num_workers=1, device="cpu")
 CLASSES = ("0", "1", "2")
 RARE = "9"  # a class that comes and goes
 SMALL = {
-    (parts, "TARGET_BYTES"): 3000, (parts, "MIN_BYTES"): 750, (parts, "MAX_BYTES"): 6000,
-    (parts, "LEAST_ROW_BYTES"): 20, (parts, "READ_ROWS"): 16, (parts, "GROUP_BYTES"): 1500,
+    (parts.writing, "TARGET_BYTES"): 3000, (parts.writing, "MIN_BYTES"): 750, (parts.writing, "MAX_BYTES"): 6000,
+    (parts.writing, "LEAST_ROW_BYTES"): 20, (parts, "READ_ROWS"): 16, (parts.parquet, "READ_ROWS"): 16,
+    (parts.parquet, "GROUP_BYTES"): 1500,
     (stretches, "MEAN_ROWS"): 8, (stretches, "MAX_ROWS"): 20, (stretches, "REACH"): 1,
     (exchanged, "BATCH_IMAGES"): 24, (image_folder, "BATCH_FILES"): 8, (recall, "READ_ROWS"): 32,
     (buckets, "MAX_NEIGHBORS"): 2, (buckets, "PART_ROWS"): 64, (pairs, "MAX_PAIRS"): 40, (pairs, "PER_SAMPLE"): 0,
