@@ -6,8 +6,8 @@ behind, which loads the modules of all stages while the first ones work. A later
 forks, and the child takes on the caller's files, folder, environment and arguments and runs the same module. Nothing
 that decides a result passes through the host, and a stage that cannot be handed over runs by itself.
 
-A host cannot answer while a library loads, so it loads the quick ones, forks a second host for the slow ones (torch,
-Great Expectations: one to three seconds each), and stays for the callers that do not need those.
+A host cannot answer while a library loads. So it loads what the first stages need, forks a second host for the slow
+libraries (torch, Great Expectations: one to three seconds each), and stays for the callers that do not need those.
 
 The host belongs to one user and one run, listens on no network, and ends with the run's process (the flow's, or
 DVC's). It refuses a caller with another environment or Python, and ends when a file of code that it loaded has changed.
@@ -107,10 +107,15 @@ def hand_over(module: str, arguments: list[str], *, host: list[str], is_slow: bo
         return _converse(line, [module, *arguments], keeper=keeper) if _is_mine(line) else None
 
 
-def serve(modules: Iterable[str], *, slow: Iterable[str] = ()) -> None:
-    """Be the hosts: load ``modules``, and in a second process ``slow``, between callers; return when the run has ended.
+def serve(first: Iterable[str], *, quick: Iterable[str] = (), slow: Iterable[str] = ()) -> None:
+    """Be the hosts: load modules between callers, and return when the run has ended.
 
     In every child the caller's module runs instead, and then the process ends.
+
+    Args:
+        first: Modules that both hosts have.
+        quick: Those of the first host.
+        slow: Those of the second one, for callers that are slow (``hand_over``).
     """
     keeper = find_keeper()
     if keeper is None:
@@ -125,12 +130,13 @@ def serve(modules: Iterable[str], *, slow: Iterable[str] = ()) -> None:
         slow_door.listen()
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until a child is ready for it
         host = _Host(door, keeper=keeper)
-        caller = host.load(modules)
+        caller = host.load(first)
         if caller is None and os.fork() == 0:
             host = host.followed_by(slow_door, keeper=keeper)
             caller = host.load(slow)
         elif caller is None:
             slow_door.close()
+            caller = host.load(quick)
         caller = caller or host.wait()
     if caller is not None:
         _become(caller)
@@ -195,6 +201,8 @@ class _Host:
         return other
 
     def _load(self, name: str) -> None:
+        if name in sys.modules:
+            return
         with suppress(Exception):  # whoever needs it will say what is wrong
             importlib.import_module(name)
         files = {str(getattr(one, "__file__", None)) for one in list(sys.modules.values())}
@@ -359,7 +367,7 @@ def _become(caller: Caller) -> NoReturn:
     os.environ.update(request["environment"])
     sys.path[:] = request["path"]
     sys.argv = list(request["words"])
-    _end(_status(request["words"][0]))
+    _end(_status(request["words"][0]), line=caller.line)
 
 
 def _status(module: str) -> int:
@@ -378,13 +386,18 @@ def _status(module: str) -> int:
     return 0
 
 
-def _end(status: int) -> NoReturn:
-    """End as a forked process must: C++ libraries would wait for threads that only the host has."""
+def _end(status: int, *, line: socket.socket) -> NoReturn:
+    """End as a forked process must: C++ libraries would wait for threads that only the host has.
+
+    The caller learns it here, because the host may be loading a library; it only tells of children that were killed.
+    """
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()
+    with suppress(OSError):
+        line.sendall(LENGTH.pack(status % REFUSED))
     os._exit(status)
 
 

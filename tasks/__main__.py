@@ -9,7 +9,8 @@ code and the remote source that DVC cannot hash. ``host`` is what the first stag
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain, takewhile
 from pathlib import Path
 
 from datamill import warm
@@ -61,7 +62,9 @@ def _act(options: argparse.Namespace) -> None:
     elif options.verb == "observe":
         dvcfile.observe(PIPELINE, root=root, source=_source_fingerprint(root))
     elif options.verb == "host":
-        warm.serve(_modules(SLOW.isdisjoint), slow=_modules(SLOW.issuperset))
+        quick = [stage.name for stage in PIPELINE if stage.name not in SLOW]
+        early = takewhile(SLOW.isdisjoint, ([stage.name] for stage in PIPELINE))
+        warm.serve(_modules(chain(*early)), quick=_modules(quick), slow=_modules(SLOW))
     elif options.verb == "all":
         for stage in PIPELINE:
             execute(stage, root=root, pipeline=PIPELINE)
@@ -80,7 +83,7 @@ def _run(name: str, *, root: Path) -> None:
     execute(stage, root=root, pipeline=PIPELINE)
 
 
-def _modules(is_meant: Callable[[set[str]], bool]) -> Iterator[str]:
+def _modules(names: Iterable[str]) -> Iterator[str]:
     """What some of the stages import, in their order."""
     from datamill import imports
     from datamill.settings import Settings
@@ -88,8 +91,9 @@ def _modules(is_meant: Callable[[set[str]], bool]) -> Iterator[str]:
 
     if Settings.from_environment().tracking == "on":
         yield TRACKING
+    wanted = set(names)
     for stage in PIPELINE:
-        if is_meant({stage.name}):
+        if stage.name in wanted:
             yield from imports.modules(stage.module)
 
 

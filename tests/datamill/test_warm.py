@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -129,12 +130,32 @@ def test_a_caller_is_answered_while_the_slow_libraries_load_for_another(
     loading = tmp_path / "loading"
     loading.touch()
     start("first").communicate()
-    slow = start("slow")
     while not start("ready").communicate()[0].startswith("heavy "):
         time.sleep(0.05)
+    slow = start("slow")
+    assert start("quick").communicate()[0].startswith("heavy ")
     assert slow.poll() is None
     loading.unlink()
     assert slow.communicate()[0].startswith("heavy+slow ")
+
+
+def test_a_caller_learns_of_its_childs_end_while_the_host_loads(
+    start: Callable[..., subprocess.Popen[str]], run: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    waits = "import os, time\nwhile os.path.exists({!r}):\n    time.sleep(0.01)\n"
+    for module in ("early", "heavy"):
+        (tmp_path / "toy" / f"{module}.py").write_text(waits.format(f"{module} loads"))
+        (tmp_path / f"{module} loads").touch()
+    (tmp_path / "toy" / "__main__.py").write_text(TOY.replace('["toy.heavy"]', '["toy.early", "toy.heavy"]'))
+    caller = start("first")
+    while caller.poll() is not None or caller.args[-1] == "first":  # until one waits for the host
+        caller.communicate()
+        caller = start("second")
+        with suppress(subprocess.TimeoutExpired):
+            caller.wait(1)
+    (tmp_path / "early loads").unlink()
+    assert int(caller.communicate(timeout=30)[0].split()[1]) != caller.pid
+    (tmp_path / "heavy loads").unlink()
 
 
 def test_the_second_host_ends_with_the_run_as_well(
