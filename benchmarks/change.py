@@ -33,13 +33,9 @@ import pyarrow.parquet as pq
 from pipeline import BIN, Figure, new_workspace, timed
 from ruamel.yaml import YAML
 
-from datamill import warm
-from tasks import STAGES
-
 ROWS_PER_FILE = 10_000
 FASHION = Path("/usr/share/datasets/fashion-mnist")  # where Debian's dataset-fashion-mnist puts it
 MIB = 2**20
-HOSTS: dict[int, psutil.Process] = {}  # by the run they belong to
 SHARE, FIXED_S = 0.05, 5.0  # of the full cost, and on top of it, that a small change may take
 
 
@@ -50,7 +46,7 @@ class Cost:
     Attributes:
         seconds: Wall time of the whole command.
         stages: Seconds of each stage that ran, as it says itself.
-        peak_mib: Largest proportional set size of each stage and its workers together.
+        peak_mib: Largest proportional set size of each stage and its workers together, where it was watched.
     """
 
     seconds: float = 0.0
@@ -61,8 +57,7 @@ class Cost:
         slowest = sorted(self.stages.items(), key=lambda item: -item[1])
         told = ", ".join(f"{name} {seconds:.1f}" for name, seconds in slowest)
         others = self.seconds - sum(self.stages.values())
-        peak = f"; peak {max(self.peak_mib.values()):.0f} MiB" if self.peak_mib else ""
-        return f"{self.seconds:.1f} s ({told}; DVC and starting {others:.1f}){peak}"
+        return f"{self.seconds:.1f} s ({told}; DVC and starting {others:.1f})"
 
 
 class Source:
@@ -217,12 +212,17 @@ def set_params(root: Path, *assignments: str) -> None:
 
 
 def reproduce(root: Path, *, workers: int, is_watched: bool = False) -> Cost:
-    """Bring the workspace up to date to the shards; its memory is watched where asked, which takes time of its own."""
+    """Bring the workspace up to date to the shards.
+
+    Where asked, memory is watched, which takes time of its own, and every stage loads its libraries itself, so that
+    none shares memory with another.
+    """
     environment = {
         **os.environ,
         "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
         "DATAMILL_WORKERS": str(workers),
         "DATAMILL_TRACKING": "off",
+        "DATAMILL_WARM": "off" if is_watched else "on",
     }
     subprocess.run([sys.executable, "-m", "tasks", "render"], cwd=root, env=environment, check=True)
     cost = Cost()
@@ -256,7 +256,7 @@ def watch(process: subprocess.Popen[str], cost: Cost) -> None:
     while process.poll() is None:
         stages: dict[str, float] = {}
         try:
-            for child in [*above.children(recursive=True), *forked(process.pid)]:
+            for child in above.children(recursive=True):
                 stage = stage_of(child)
                 if stage:
                     stages[stage] = stages.get(stage, 0.0) + child.memory_full_info().pss / MIB
@@ -264,41 +264,24 @@ def watch(process: subprocess.Popen[str], cost: Cost) -> None:
             continue
         for stage, used in stages.items():
             cost.peak_mib[stage] = max(cost.peak_mib.get(stage, 0.0), used)
-        time.sleep(0.25)
-
-
-def forked(run: int) -> list[psutil.Process]:
-    """Processes below the host of a run (``datamill.warm``), which is no descendant of it."""
-    if run not in HOSTS:
-        found = (
-            one
-            for one in psutil.process_iter(["cmdline"])
-            if (one.info["cmdline"] or [])[-2:] == ["tasks", "host"] and one.environ().get(warm.KEEPER) == str(run)
-        )
-        host = next(found, None)
-        if host is None:
-            return []
-        HOSTS[run] = host
-    return HOSTS[run].children(recursive=True)
+        time.sleep(0.1)
 
 
 def stage_of(process: psutil.Process) -> str | None:
-    """The stage that a process, or one it was started by, works on; a fork of the host is called after its stage."""
+    """The stage that a process, or one it was started by, works on."""
     for one in [process, *process.parents()]:
         words = one.cmdline()
         if "-m" in words and "tasks" in words:
-            stage = words[words.index("tasks") + 1]
-            named = [name for name in STAGES if f"tasks {name}".startswith(one.name())]
-            return stage if stage != "host" else next(iter(named), None)
+            return words[words.index("tasks") + 1]
     return None
 
 
-def measure(folder: Path, *, rows: int, noisy: bool, label: str) -> tuple[list[Figure], Cost]:
+def measure(folder: Path, *, rows: int, noisy: bool, label: str) -> list[Figure]:
     """A full run, then each kind of change."""
     source = Source(folder / "source")
     source.append(rows, noisy=noisy)
     root = workspace(folder / "workspace", source)
-    full = reproduce(root, workers=2, is_watched=True)
+    full = reproduce(root, workers=2)
     print(f"{label}: full {full}", flush=True)
     limit = SHARE * full.seconds + FIXED_S
     figures = []
@@ -313,7 +296,17 @@ def measure(folder: Path, *, rows: int, noisy: bool, label: str) -> tuple[list[F
         print(f"{label}: {name} {cost}; DVC and copying alone {copying.rerun():.1f} s", flush=True)
         shutil.rmtree(folder / "copying")
         figures.append(Figure(f"{label} {name} s", cost.seconds, limit, at_most=True))
-    return figures, full
+    return figures
+
+
+def peaks(folder: Path, *, rows: int) -> dict[str, float]:
+    """Peak memory of each stage with one worker, so that few rows and many are worked on by as many processes (MiB)."""
+    source = Source(folder / "source")
+    source.append(rows)
+    cost = reproduce(workspace(folder / "workspace", source), workers=1, is_watched=True)
+    told = ", ".join(f"{stage} {peak:.0f}" for stage, peak in cost.peak_mib.items())
+    print(f"{rows} rows, one worker, MiB: {told}", flush=True)
+    return cost.peak_mib
 
 
 def main() -> int:
@@ -328,16 +321,12 @@ def main() -> int:
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}", flush=True)
     with tempfile.TemporaryDirectory(prefix="datamill-benchmark-", dir=options.folder) as name:
         folder = Path(name)
-        for part in ("drawn", "real", "tenth"):
+        for part in ("drawn", "real", "whole", "tenth"):
             (folder / part).mkdir()
-        figures, full = measure(folder / "drawn", rows=rows, noisy=True, label=f"{rows} rows")
-        figures += measure(folder / "real", rows=real, noisy=False, label=f"{real} real rows")[0]
-
-        source = Source(folder / "tenth" / "source")
-        source.append(rows // 10)
-        tenth = reproduce(workspace(folder / "tenth" / "workspace", source), workers=2, is_watched=True)
-        print(f"{rows // 10} rows: full {tenth}", flush=True)
-        growth = max(full.peak_mib[stage] / tenth.peak_mib[stage] for stage in full.peak_mib)
+        figures = measure(folder / "drawn", rows=rows, noisy=True, label=f"{rows} rows")
+        figures += measure(folder / "real", rows=real, noisy=False, label=f"{real} real rows")
+        large, small = (peaks(folder / name, rows=count) for name, count in (("whole", rows), ("tenth", rows // 10)))
+        growth = max(large[stage] / small[stage] for stage in large.keys() & small)
         figures.append(Figure("peak memory against a tenth of the rows", growth, 1.15, at_most=True))
 
         source = Source(folder / "again")
