@@ -10,16 +10,15 @@ import argparse
 import os
 import sys
 from collections.abc import Iterable, Iterator
-from itertools import chain, takewhile
+from itertools import takewhile
 from pathlib import Path
 
 from datamill import warm
 
 OTHER_VERBS = ("all", "render", "observe", "host")
 TRACKING = "datamill.tracking.server"
-SLOW = frozenset(
-    {"validate", "augment", "synthesize", "train", "evaluate", "export"}
-)  # load torch or Great Expectations
+# Stages that load torch or Great Expectations.
+SLOW = frozenset({"validate", "augment", "synthesize", "train", "evaluate", "export"})
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -51,7 +50,7 @@ def rendered(root: Path) -> str:
 
 
 def _act(options: argparse.Namespace) -> None:
-    from datamill import dvcfile
+    from datamill import dvcfile, hosting
     from datamill.execute import execute
     from tasks import PIPELINE
 
@@ -62,9 +61,9 @@ def _act(options: argparse.Namespace) -> None:
     elif options.verb == "observe":
         dvcfile.observe(PIPELINE, root=root, source=_source_fingerprint(root))
     elif options.verb == "host":
-        quick = [stage.name for stage in PIPELINE if stage.name not in SLOW]
-        early = takewhile(SLOW.isdisjoint, ([stage.name] for stage in PIPELINE))
-        warm.serve(_modules(chain(*early)), quick=_modules(quick), slow=_modules(SLOW))
+        names = [stage.name for stage in PIPELINE]
+        first = takewhile(lambda name: name not in SLOW, names)
+        hosting.serve(_modules(first), quick=_modules(set(names) - SLOW), slow=_modules(SLOW))
     elif options.verb == "all":
         for stage in PIPELINE:
             execute(stage, root=root, pipeline=PIPELINE)

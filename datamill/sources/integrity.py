@@ -26,7 +26,7 @@ BMP_HEADER_BYTES = {12, 40, 52, 56, 64, 108, 124}  # sizes of the second header,
 BMP_UNCOMPRESSED = {0, 3, 6}  # plain pixels, or plain pixels with channel masks
 # At an eighth of its size all of a JPEG is read and refused for the same faults, in little more than half of the time.
 SMALL_JPEG = {1: cv2.IMREAD_REDUCED_GRAYSCALE_8, 3: cv2.IMREAD_REDUCED_COLOR_8}  # by channels
-JPEG_START_OF_SCAN, JPEG_END = 0xDA, 0xD9
+JPEG_END = 0xD9
 JPEG_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")  # 00 escapes a byte of pixels, D0 to D7 restart inside them
 
 

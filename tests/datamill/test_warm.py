@@ -20,12 +20,12 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks hand over
 
 TOY = """
 import os, sys, time
-from datamill import warm
+from datamill import hosting, warm
 
 def main():
     if sys.argv[1:] == ["host"]:
         os.environ["SET_BY_A_LIBRARY"] = "on its way"
-        warm.serve(["toy.heavy"], slow=["toy.slow"])
+        hosting.serve(["toy.heavy"], slow=["toy.slow"])
         return 0
     try:
         loaded = [name for name in ("heavy", "slow") if f"toy.{name}" in sys.modules]
