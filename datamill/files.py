@@ -6,13 +6,16 @@ import hashlib
 import json
 import os
 import shutil
+from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 PARTIAL = ".partial-"  # begins the name of a path that is still being written; never an input, always safe to delete
 REPLACED = ".replaced-"  # begins the name of the previous version during the two renames that swap a folder
+
+_flushing: deque[Future[None]] = deque()
 
 
 def partial_path(path: Path) -> Path:
@@ -25,7 +28,13 @@ def publish(path: Path) -> None:
 
     A file is replaced in one rename. A folder takes two (there is no portable exchange): a kill between them leaves
     the path absent, never half-written, and the next run writes it again.
+
+    Raises:
+        OSError: Something could not be written; also of a file that ``flush_soon`` took.
     """
+    with contextlib.suppress(IndexError):  # several threads may publish
+        while True:
+            _flushing.popleft().result()
     partial = partial_path(path)
     fsync_tree(partial)
     if partial.is_dir() or path.is_dir():
@@ -97,8 +106,11 @@ def fsync_path(path: Path) -> None:
 
 
 def flush_soon(path: Path) -> None:
-    """Begin to flush a finished file to the disk beside other work: ``publish`` has less to wait for then."""
-    _flusher().submit(_flush, path)
+    """Begin to flush a finished file to the disk beside other work: ``publish`` has less to wait for then.
+
+    Linux tells of a failed write once, to the first who asks; so what is told here is raised by the next ``publish``.
+    """
+    _flushing.append(_flusher().submit(_flush, path))
 
 
 @functools.cache
@@ -107,7 +119,7 @@ def _flusher() -> ThreadPoolExecutor:
 
 
 def _flush(path: Path) -> None:
-    with contextlib.suppress(OSError):  # it is gone or refused: ``publish`` will say so
+    with contextlib.suppress(FileNotFoundError):  # it is gone, or has its own name by now
         fsync_path(path)
 
 

@@ -8,8 +8,10 @@ that decides a result passes through the host, and a stage that cannot be handed
 
 The host belongs to one user and one run, listens on no network, and ends with the run's process (the flow's, or
 DVC's). It refuses a caller with another environment or Python, and ends when a file of code that it loaded has changed.
-Linux only; ``DATAMILL_WARM=off`` does without. Every caller loads this module, so it imports the standard library alone,
-and little of it; what the host does stands in ``datamill.hosting``.
+Linux only; ``DATAMILL_WARM=off`` does without.
+
+Every caller loads this module, so it imports little, and of the standard library alone; what the host does stands in
+``datamill.hosting``.
 """
 
 import json

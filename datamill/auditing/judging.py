@@ -82,8 +82,8 @@ def fit_models(
     """A model for each fold, by the others; and one for held-out samples, by all.
 
     Where every fold has ``AMPLE_ROWS`` of every class, linear models are fitted to one fold each, and their means are
-    the models: a sixth of the work, no worse. ``None`` stands for a model that would have seen fewer than two classes.
-    Each model computes on one thread, so that the bytes do not depend on the number of workers.
+    the models: a sixth of the work, about as good. ``None`` stands for a model that would have seen fewer than two
+    classes. Each model computes on one thread, so that the bytes do not depend on the number of workers.
 
     Args:
         observations: Samples to fit on, an array or data frame of T rows.
@@ -243,15 +243,18 @@ def _judged_blocks(
 
 def _are_ample(labels: NDArray[np.int32], *, folds: NDArray[np.int8]) -> bool:
     """Whether there are several folds, and every class has enough rows in each of them."""
-    _, places = np.unique(labels, return_inverse=True)
-    counts = np.zeros((places.max(initial=0) + 1, folds.max(initial=0) + 1), np.int64)
-    np.add.at(counts, (places, folds), 1)
-    counts = counts[:, counts.any(axis=0)]
+    counts = _counts(labels, folds=folds, num_classes=int(labels.max(initial=0)) + 1)
+    counts = counts[counts.any(axis=1)][:, counts.any(axis=0)]
     return counts.shape[1] > 1 and bool(counts.min() >= AMPLE_ROWS)
 
 
-def _judged_classes(labels: NDArray[np.int32], *, folds: NDArray[np.int8], num_classes: int) -> NDArray[np.int64]:
+def _counts(labels: NDArray[np.int32], *, folds: NDArray[np.int8], num_classes: int) -> NDArray[np.int64]:
+    """Rows of each class in each fold, shape ``(K, folds)``."""
     num_folds = int(folds.max(initial=0)) + 1
     cells = labels.astype(np.int64) * num_folds + folds
-    counts = np.bincount(cells, minlength=num_classes * num_folds).reshape(num_classes, num_folds)
-    return np.flatnonzero((counts.sum(axis=1) >= num_folds) & ((counts > 0).sum(axis=1) > 1))
+    return np.bincount(cells, minlength=num_classes * num_folds).reshape(num_classes, num_folds)
+
+
+def _judged_classes(labels: NDArray[np.int32], *, folds: NDArray[np.int8], num_classes: int) -> NDArray[np.int64]:
+    counts = _counts(labels, folds=folds, num_classes=num_classes)
+    return np.flatnonzero((counts.sum(axis=1) >= counts.shape[1]) & ((counts > 0).sum(axis=1) > 1))

@@ -1,3 +1,4 @@
+import errno
 import threading
 
 import pytest
@@ -53,3 +54,21 @@ def test_a_finished_file_is_flushed_beside_other_work_and_a_missing_one_is_no_er
     files.flush_soon(there)
     assert done.wait(10)
     assert asked == [gone, there]
+
+
+def test_what_could_not_be_flushed_beside_other_work_is_raised_by_the_next_publish(tmp_path, monkeypatch):
+    told = iter([OSError(errno.EIO, "Input/output error")])
+    flush = files.fsync_path
+
+    def fails_once(path):
+        if (error := next(told, None)) is not None:
+            raise error
+        flush(path)
+
+    monkeypatch.setattr(files, "fsync_path", fails_once)
+    (tmp_path / "there").write_text("x")
+    files.flush_soon(tmp_path / "there")
+    with pytest.raises(OSError, match="Input/output error"):
+        files.write_json(tmp_path / "manifest.json", {})
+    assert not (tmp_path / "manifest.json").exists()
+    files.write_json(tmp_path / "manifest.json", {})
