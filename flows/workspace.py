@@ -12,7 +12,8 @@ from tasks import PIPELINE
 from tasks.__main__ import rendered
 
 CHECKOUT = Path(__file__).resolve().parent.parent
-EXAMPLES = CHECKOUT / "examples"
+EXAMPLES = Path(__file__).with_name("examples")
+SKELETON = Path(__file__).with_name("skeleton")  # without dots: Git and DVC would heed them in the checkout
 DEFAULT = "digits"
 NEUTRAL_HEADER = "# Everything that changes a result. Begin with ingest.source: where your data is.\n\n"
 ANY_DATA = (  # what the default example says of images, of its classes, of its cleanliness
@@ -21,8 +22,12 @@ ANY_DATA = (  # what the default example says of images, of its classes, of its 
     "validate.expectations=[]",
     "augment.transforms=[]",
 )
-DECISIONS = "/reports/promotions.jsonl\n"  # ignored where every clone of the default example decides anew
-COPIED = (".gitignore", ".dvcignore", ".dvc/config", ".dvc/.gitignore")
+COPIED = {
+    ".gitignore": "gitignore",
+    ".dvcignore": "dvcignore",
+    ".dvc/config": "dvc/config",
+    ".dvc/.gitignore": "dvc/gitignore",
+}
 README = """# {name}
 
 A datamill workspace, begun from the example `{example}`. `params.yaml` says where the data is and how it is treated;
@@ -71,8 +76,7 @@ def create_workspace(folder: Path, *, example: str | None) -> list[str]:
     if folder.is_relative_to(CHECKOUT):
         raise ParamsError(f"{folder} lies inside datamill's checkout {CHECKOUT}; choose a folder outside of it")
     folder.mkdir(parents=True, exist_ok=True)
-    written = [name for name in COPIED if _copy(CHECKOUT / name, folder / name)]
-    _keep_decisions(folder, written=written)
+    written = [name for name, source in COPIED.items() if _copy(SKELETON / source, folder / name)]
     if _copy(EXAMPLES / (example or DEFAULT) / config.PARAMS_FILE, folder / config.PARAMS_FILE):
         written.append(config.PARAMS_FILE)
         if example is None:
@@ -89,13 +93,6 @@ def create_workspace(folder: Path, *, example: str | None) -> list[str]:
     if dvcfile.write(rendered(folder), root=folder):
         written.append(dvcfile.DVC_FILE)
     return written
-
-
-def _keep_decisions(folder: Path, *, written: list[str]) -> None:
-    """Let Git keep the decisions of a workspace of one's own."""
-    ignored = folder / ".gitignore"
-    if ignored.name in written:
-        ignored.write_text(ignored.read_text(encoding="utf-8").replace(DECISIONS, ""), encoding="utf-8")
 
 
 def _forget_the_example(folder: Path) -> None:

@@ -39,7 +39,7 @@ def make_workspace(root: Path, *, modality: str) -> Path:
     _refer(root, trained)
     shutil.rmtree(root / "trained")
     example = "digits" if modality == "image" else "breast-cancer"
-    shutil.copyfile(Path(__file__).parent.parent / "examples" / example / "watch.yaml", root / "watch.yaml")
+    shutil.copyfile(Path(__file__).parent.parent / "flows/examples" / example / "watch.yaml", root / "watch.yaml")
     (root / "incoming").mkdir()
     return root
 

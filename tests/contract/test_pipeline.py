@@ -94,12 +94,12 @@ def test_its_default_section_is_complete_and_in_the_order_of_the_class(stage, re
 
 @pytest.mark.parametrize("example", ["digits", "fashion-mnist", "breast-cancer"])
 def test_every_example_fits_the_declared_parameters(example, repository):
-    config.load_params(PIPELINE, root=repository / "examples" / example)
+    config.load_params(PIPELINE, root=repository / "flows/examples" / example)
 
 
 def test_the_checkout_is_the_workspace_of_the_default_example(repository):
     default = config.read_params(repository)
-    assert default == config.read_params(repository / "examples" / "digits")
+    assert default == config.read_params(repository / "flows/examples" / "digits")
 
 
 def test_the_committed_dvc_file_equals_the_rendering(repository):

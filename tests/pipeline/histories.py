@@ -41,7 +41,7 @@ SMALL = {
     (listing, "SETTLED_S"): -1000.0,
 }  # fmt: skip
 """Bounds under which a few hundred rows are many parts; files that were just written count as settled."""
-EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "digits"
+EXAMPLE = Path(__file__).resolve().parents[2] / "flows/examples" / "digits"
 
 Payload = Any
 """Of an image its encoded bytes, of a table the values of its features by name."""

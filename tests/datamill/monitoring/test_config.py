@@ -53,11 +53,11 @@ def test_the_checkout_watches_as_the_default_example_and_examples_differ_in_thei
         return dict(config.parse_yaml((folder / "watch.yaml").read_text()))
 
     default = read(repository)
-    assert (repository / "watch.yaml").read_bytes() == (repository / "examples/digits/watch.yaml").read_bytes()
+    assert (repository / "watch.yaml").read_bytes() == (repository / "flows/examples/digits/watch.yaml").read_bytes()
     for example in ("fashion-mnist", "breast-cancer"):
-        other = read(repository / "examples" / example)
+        other = read(repository / "flows/examples" / example)
         assert {name for name in default if default[name] != other[name]} <= {"source"}
-    assert read(repository / "examples/breast-cancer")["source"]["data"]["kind"] == "table"
+    assert read(repository / "flows/examples/breast-cancer")["source"]["data"]["kind"] == "table"
 
 
 @pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.name)

@@ -28,7 +28,7 @@ def test_any_headline_metric_can_decide():
 
 @pytest.mark.parametrize("example", ["digits", "fashion-mnist", "breast-cancer"])
 def test_every_example_says_what_a_challenger_must_show_in_the_order_of_the_class(example, repository):
-    root = repository / "examples" / example
+    root = repository / "flows/examples" / example
     assert read_policy(root) is not None
     section = config.parse_yaml((root / "watch.yaml").read_text())["promote"]
     assert list(section) == list(PromoteParams.model_fields)
