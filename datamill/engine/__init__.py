@@ -7,12 +7,14 @@ A stage hands ``context.engine`` a function and the parts to work on; nothing in
 Which engine it is, is a matter of the environment (``settings.py``) and never changes a result: answers come in the
 order of the items, every item is computed on one thread, and an item whose worker died is computed again.
 
-Files reach workers, and come back, in one of two ways. With a shared file system (``storage`` empty) a path is a
-path. Otherwise they pass through the storage, a folder of any fsspec file system, where each lies under the hash of
-its content: nothing there is ever overwritten, work done twice leaves one file, and whoever reads it checks it::
+Files reach workers in one of two ways. With a shared file system (``storage`` empty) a path is a path. Otherwise they
+pass through the storage, a folder of any fsspec file system, where each lies under the hash of its content: nothing
+there is ever overwritten, a file shared twice is stored once, and whoever reads it checks it::
 
-    this process   engine.share(path) -> url      ...      engine.collect(url, path)
-    a worker       fetch(url, folder) -> path     ...      engine.publish(path, key=...) -> url
+    this process   engine.share(path) -> url
+    a worker       fetch(url, folder) -> path
+
+What is made of them comes back as the answer of the call.
 """
 
 import itertools
@@ -32,12 +34,10 @@ __all__ = ["Engine", "fetch"]
 T = TypeVar("T")
 R = TypeVar("R")
 
-SHARED = "shared"  # key of the files for workers
-
 
 @dataclass(frozen=True)
 class Engine:
-    """One way to work on independent items. It is small and can be pickled, so that a worker can publish.
+    """One way to work on independent items. It is small, and starts nothing before there is work.
 
     Attributes:
         kind: ``loky`` for processes of this machine, ``dask`` or ``ray`` for the cluster at ``address``.
@@ -79,25 +79,7 @@ class Engine:
 
     def share(self, path: Path) -> str:
         """Where workers find a file: its path, or the URL of its copy, which is uploaded only once."""
-        return stores.put(path, storage=self.storage, key=SHARED) if self.storage else str(path.absolute())
-
-    def publish(self, path: Path, *, key: str) -> str:
-        """Where ``collect`` finds a file that a worker has written.
-
-        Args:
-            path: The finished file; below the workspace where the file system is shared.
-            key: Names the item it belongs to; no two items have the same.
-        """
-        return stores.put(path, storage=self.storage, key=key) if self.storage else str(path.absolute())
-
-    def collect(self, url: str, path: Path) -> None:
-        """Move a published file to ``path``, where it is whole or absent; nothing of it stays in the storage.
-
-        Raises:
-            StageError: The storage cannot be read.
-            DataError: The bytes are not those that were published.
-        """
-        stores.take(url, path)
+        return stores.put(path, storage=self.storage) if self.storage else str(path.absolute())
 
     def _workers(self) -> Backend:
         from datamill.engine.backends import connect

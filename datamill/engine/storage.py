@@ -1,4 +1,4 @@
-"""Files that travel between this process and workers elsewhere, each stored under the hash of its content."""
+"""Files that travel to workers elsewhere, each stored under the hash of its content."""
 
 import contextlib
 import hashlib
@@ -12,17 +12,18 @@ from datamill import files
 from datamill.errors import DataError, StageError
 
 BLOCK_BYTES = 2**20
+SHARED = "shared"  # folder of the storage
 
 
-def put(path: Path, *, storage: str, key: str) -> str:
-    """URL of the copy of ``path`` at ``<storage>/<key>/<SHA-256>``, uploaded unless it is there.
+def put(path: Path, *, storage: str) -> str:
+    """URL of the copy of ``path`` at ``<storage>/shared/<SHA-256>``, uploaded unless it is there.
 
     Raises:
         StageError: The storage cannot be reached or written.
     """
     with _reaching(storage):
         filesystem, root = _open(storage)
-        place = f"{root.rstrip('/')}/{key}/{files.sha256_file(path)}"
+        place = f"{root.rstrip('/')}/{SHARED}/{files.sha256_file(path)}"
         if not filesystem.exists(place) or filesystem.size(place) != path.stat().st_size:
             _upload(path, place, filesystem=filesystem)
         return str(filesystem.unstrip_protocol(place))
@@ -50,19 +51,6 @@ def fetch(url: str, folder: Path) -> Path:
         finally:
             files.remove(partial)
     return copy
-
-
-def take(url: str, path: Path) -> None:
-    """Move a published file to ``path``, atomically; see ``Engine.collect``."""
-    with files.atomic_write(path) as partial:
-        if "://" not in url:
-            shutil.move(url, partial)
-        else:
-            _download(url, partial)
-    if "://" in url:
-        with _reaching(url):
-            filesystem, place = _open(url)
-            filesystem.rm_file(place)
 
 
 def _upload(path: Path, place: str, *, filesystem: Any) -> None:

@@ -1,4 +1,4 @@
-"""An installed datamill, apart from its checkout: what it needs is in the wheel, and the library needs no orchestration."""
+"""An installed datamill: what it needs is in the wheel, and the library imports without what orchestrates it."""
 
 import os
 import subprocess

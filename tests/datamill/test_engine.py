@@ -83,11 +83,8 @@ def sleep_long(item):
     return os.getpid()
 
 
-def double_file(url, *, engine, folder):
-    source = fetch(url, folder)
-    result = folder / f"{source.name}.doubled"
-    result.write_bytes(2 * source.read_bytes())
-    return engine.publish(result, key=source.stem)
+def read_file(url, *, folder):
+    return fetch(url, folder).read_bytes()
 
 
 def is_running(pid: int) -> bool:
@@ -288,9 +285,6 @@ def everything_below(folder: Path) -> list[Path]:
 def test_on_a_shared_file_system_a_path_is_a_path(tmp_path, document):
     assert TWO.share(document) == str(document)
     assert fetch(str(document), tmp_path / "worker") == document
-    TWO.collect(TWO.publish(document, key="one"), tmp_path / "place/result")
-    assert (tmp_path / "place/result").read_bytes() == b"content"
-    assert not document.exists()
 
 
 def test_a_shared_file_is_stored_once_under_its_hash(tmp_path, stored, document):
@@ -326,23 +320,14 @@ def test_a_file_that_was_changed_in_the_storage_is_refused(tmp_path, stored, doc
     copy.write_bytes(b"c0ntent")
     with pytest.raises(DataError, match="holds other bytes than its name says"):
         fetch(url, tmp_path / "worker")
-    with pytest.raises(DataError, match="holds other bytes than its name says"):
-        stored.collect(url, tmp_path / "result")
-    assert not (tmp_path / "result").exists()
     assert not everything_below(tmp_path / "worker")
 
 
-def test_results_of_workers_are_moved_out_of_the_storage(tmp_path, stored):
-    urls = []
+def test_workers_read_what_was_shared(tmp_path, stored):
     for number in range(3):
-        part = tmp_path / f"part-{number}"
-        part.write_text(f"{number}")
-        urls.append(stored.share(part))
-    work = partial(double_file, engine=stored, folder=tmp_path / "worker")
-    for number, url in enumerate(stored.map(work, urls)):
-        stored.collect(url, tmp_path / f"results/{number}")
-    assert [(tmp_path / f"results/{number}").read_text() for number in range(3)] == ["00", "11", "22"]
-    assert {path.parent.name for path in everything_below(tmp_path / "storage")} == {"shared"}
+        (tmp_path / f"part-{number}").write_text(f"{number}")
+    urls = [stored.share(tmp_path / f"part-{number}") for number in range(3)]
+    assert list(stored.map(partial(read_file, folder=tmp_path / "worker"), urls)) == [b"0", b"1", b"2"]
 
 
 def test_a_storage_that_cannot_be_reached_is_named(tmp_path, document):
