@@ -4,7 +4,9 @@ A workspace outside the checkout gives DVC one digest per stage. What stands beh
 workspace's state when the stage runs, so that any lock file of that workspace can be read later.
 """
 
+import contextlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,6 +18,8 @@ from datamill.settings import STATE
 from datamill.stage import Stage
 
 FOLDER = f"{STATE}/code"
+DIGEST_NOTE = re.compile(r"[0-9a-f]{32}\.json")  # what a digest of code stands for
+MAX_NOTES = 3000  # about 20 MB: 200 versions of the code of every stage
 
 
 @dataclass(frozen=True)
@@ -46,10 +50,22 @@ def present(module: str) -> Code:
 
 
 def note(stage: Stage, *, root: Path) -> None:
-    """Write down which code ``stage`` runs with, under its digest and as the last one of the stage."""
+    """Write down which code ``stage`` runs with, under its digest and as the last one of the stage.
+
+    Of more than ``MAX_NOTES`` the ones noted longest ago go: a workspace in which no flow runs prunes nothing else.
+    """
     code = present(stage.module)
     for name in (code.digest, stage.name):
         files.write_json(root / FOLDER / f"{name}.json", asdict(code))
+    known = digest_notes(root)
+    with contextlib.suppress(FileNotFoundError):  # a stage beside this one forgets them, too
+        for path in sorted(known, key=lambda path: path.stat().st_mtime)[:-MAX_NOTES] if len(known) > MAX_NOTES else ():
+            path.unlink()
+
+
+def digest_notes(root: Path) -> list[Path]:
+    """What is noted of digests of code."""
+    return [path for path in (root / FOLDER).glob("*.json") if DIGEST_NOTE.fullmatch(path.name)]
 
 
 def codes(lock: Mapping[str, Any], *, stages: tuple[str, ...], root: Path) -> dict[str, Code]:

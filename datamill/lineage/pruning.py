@@ -1,7 +1,6 @@
 """Which runs stay on record: the latest, and those that a champion that is kept came from; and which notes of code."""
 
 import json
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -11,7 +10,6 @@ from datamill.lineage import codebase, recording, versions
 from datamill.lineage.runs import VERSIONS_FOLDER, ended_at, records
 
 CARD = "champion.json"
-DIGEST_NOTE = re.compile(r"[0-9a-f]{32}\.json")  # what a digest of code stands for
 
 
 def prune(root: Path, *, keep: int) -> tuple[str, ...]:
@@ -39,8 +37,7 @@ def prune(root: Path, *, keep: int) -> tuple[str, ...]:
 
 def _forget_code(root: Path, *, latest: Sequence[Path], kept: Sequence[Path]) -> None:
     start = ended_at(latest[-1]).timestamp()
-    notes = [path for path in (root / codebase.FOLDER).glob("*.json") if DIGEST_NOTE.fullmatch(path.name)]
-    unnamed = [path for path in notes if path.stat().st_mtime < start]
+    unnamed = [path for path in codebase.digest_notes(root) if path.stat().st_mtime < start]
     champions = (root / VERSIONS_FOLDER).glob(f"*/{versions.LOCK_FILE}")
     for path in (root / versions.LOCK_FILE, *champions, *(folder / recording.CODE_FILE for folder in kept)):
         text = path.read_text(encoding="utf-8") if unnamed and path.is_file() else ""

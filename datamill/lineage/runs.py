@@ -11,6 +11,7 @@ from datamill import config, files
 from datamill.errors import DataError
 from datamill.lineage import codebase, git, recording, versions
 from datamill.lineage.codebase import Code
+from datamill.lineage.views import view
 from datamill.settings import Settings
 from datamill.stage import Stage
 
@@ -86,10 +87,8 @@ class Run:
             yield cached
         blob = git.content(path, revision=self.revision, root=self.root) if self.revision else None
         if blob is not None:
-            kept = self.root / versions.VIEWS / f"{digest}{Path(path).suffix}"
-            with files.atomic_write(kept) as partial:
-                partial.write_bytes(blob)
-            yield kept
+            name = f"{digest}{Path(path).suffix}"
+            yield view(name, root=self.root, write=lambda place: place.write_bytes(blob), is_whole=Path.is_file)
         if (self.root / path).exists() and versions.digest_of(self.root / path) == digest:
             yield self.root / path
 

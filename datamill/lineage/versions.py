@@ -3,18 +3,19 @@
 import configparser
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from datamill import files
-from datamill.settings import STATE
+from datamill.lineage.views import view
 
 LOCK_FILE = "dvc.lock"
-VIEWS = f"{STATE}/opened"  # folders of links to the cache's files, one per digest; may be deleted at any time
 DIRECTORY = ".dir"  # ends the digest of a folder
+DIGEST = re.compile(r"[0-9a-f]{32}(\.dir)?")  # what else stands in its place could name a path out of the cache
 
 
 def parse_lock(text: str) -> dict[str, Any]:
@@ -32,7 +33,7 @@ def read_lock(root: Path) -> dict[str, Any]:
 def digests(lock: Mapping[str, Any]) -> dict[str, str]:
     """DVC's digest of every output in a lock file, by path."""
     outs = [out for entry in lock.values() for out in entry.get("outs", ())]
-    return {out["path"]: str(out["md5"]) for out in outs if "md5" in out}
+    return {out["path"]: out["md5"] for out in outs if DIGEST.fullmatch(str(out.get("md5")))}
 
 
 def digest_of(path: Path) -> str:
@@ -60,29 +61,34 @@ class Cache:
 
     def find(self, digest: str) -> Path | None:
         """The file with this digest, or a folder of links to its files; ``None`` when a byte of it is missing."""
-        stored = self._folder / digest[:2] / digest[2:]
-        if not stored.is_file():
+        stored = self._stored(digest)
+        if stored is None:
             return None
         return self._view(stored, digest=digest) if digest.endswith(DIRECTORY) else stored
 
-    def _view(self, listing: Path, *, digest: str) -> Path | None:
-        view = self._root / VIEWS / digest.removesuffix(DIRECTORY)
-        members = list(self._members(listing))
-        if not all(target.is_file() for _, target in members):
-            return None
-        if not view.is_dir() or not all((view / name).is_file() for name, _ in members):
-            with files.atomic_write(view) as partial:
-                partial.mkdir()
-                for name, target in members:
-                    (partial / name).parent.mkdir(parents=True, exist_ok=True)
-                    (partial / name).symlink_to(target)
-        return view
+    def _stored(self, digest: str) -> Path | None:
+        path = self._folder / digest[:2] / digest[2:]
+        return path if DIGEST.fullmatch(digest) and path.is_file() else None
 
-    def _members(self, listing: Path) -> Iterator[tuple[str, Path]]:
-        for entry in json.loads(listing.read_text(encoding="utf-8")):
-            name = Path(entry["relpath"])
-            if not name.is_absolute() and ".." not in name.parts:  # a listing that points elsewhere is not followed
-                yield name.as_posix(), self._folder / entry["md5"][:2] / entry["md5"][2:]
+    def _view(self, listing: Path, *, digest: str) -> Path | None:
+        """A folder of links to the cache's files; a listing that points elsewhere is not followed."""
+        entries = json.loads(listing.read_text(encoding="utf-8"))
+        names = {Path(entry["relpath"]): self._stored(entry["md5"]) for entry in entries}
+        within = {name: path for name, path in names.items() if not name.is_absolute() and ".." not in name.parts}
+        targets = {name: path for name, path in within.items() if path is not None}
+        if len(targets) < len(within):
+            return None
+
+        def write(folder: Path) -> None:
+            folder.mkdir()
+            for name, target in targets.items():
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                (folder / name).symlink_to(target)
+
+        def is_whole(folder: Path) -> bool:
+            return folder.is_dir() and all((folder / name).is_file() for name in targets)
+
+        return view(digest.removesuffix(DIRECTORY), root=self._root, write=write, is_whole=is_whole)
 
 
 def _cache_folder(root: Path) -> Path:

@@ -1,3 +1,5 @@
+import os
+
 from datamill import files, imports
 from datamill.lineage import codebase
 from datamill.lineage.codebase import Code
@@ -36,3 +38,16 @@ def test_sameness_is_told_by_files_else_by_digest_else_not_at_all():
     assert Code("1").same_as(Code("2", {"a": "x"})) is False
     assert Code("1").same_as(Code("1")) is True
     assert Code("1").same_as(Code(files={"a": "x"})) is None
+
+
+def test_of_many_notes_those_of_long_ago_go(tmp_path, monkeypatch):
+    monkeypatch.setattr(codebase, "MAX_NOTES", 3)
+    folder = tmp_path / codebase.FOLDER
+    folder.mkdir(parents=True)
+    for time, letter in enumerate("bcda", start=1):
+        note = folder / f"{letter * 32}.json"
+        note.write_text("{}")
+        os.utime(note, (time, time))
+    codebase.note(PIPELINE[0], root=tmp_path)
+    digest = codebase.present(PIPELINE[0].module).digest
+    assert {path.stem for path in folder.iterdir()} == {"a" * 32, "d" * 32, digest, "make"}

@@ -60,6 +60,18 @@ def test_a_listing_that_points_out_of_its_folder_is_not_followed(tmp_path):
     assert not list(tmp_path.rglob("evil.txt"))
 
 
+def test_a_digest_that_is_a_path_is_not_followed(tmp_path):
+    (tmp_path / ".dvc/cache/files/md5").mkdir(parents=True)
+    (tmp_path / "secret").write_text("x")
+    assert versions.Cache(tmp_path).find(f"..{tmp_path}/secret") is None
+    listing = store(tmp_path, json.dumps([{"md5": f"..{tmp_path}/secret", "relpath": "a"}]).encode())
+    folder = tmp_path / ".dvc/cache/files/md5" / listing[:2]
+    (folder / listing[2:]).rename(folder / f"{listing[2:]}.dir")
+    assert versions.Cache(tmp_path).find(f"{listing}.dir") is None
+    lock = {"make": {"outs": [{"path": "data", "md5": "../../secret"}, {"path": "kept", "md5": "0" * 32}]}}
+    assert versions.digests(lock) == {"kept": "0" * 32}
+
+
 @pytest.mark.parametrize("name", ["config", "config.local"])
 def test_the_cache_may_lie_elsewhere(tmp_path, name):
     (tmp_path / ".dvc").mkdir()
