@@ -92,7 +92,7 @@ def judge(found: dict[str, list[dict[str, float]]]) -> list[Figure]:
 
 def write(folder: Path, *, num_rows: int) -> None:
     """A shard of noise; a row's label is its number."""
-    from datamill.shards.index import Field
+    from datamill.shards.entries import Field
     from datamill.shards.writing import ShardWriter
 
     rng = np.random.default_rng(0)

@@ -61,12 +61,14 @@ def shard(
     from datamill import parts, reading
     from datamill.preprocessing import load_preprocessor
     from datamill.shards import exporting, packing, placing
+    from datamill.shards.previous import Previous
+    from datamill.shards.recipe import Recipe
 
     folders = [samples, copies, synthetic, resampled]
     dataset = parts.read_manifest(samples).dataset
     placing.require_no_leak(folders, plan=plan)
-    recipe = packing.Recipe.of(load_preprocessor(preprocessor), dataset=dataset)
-    previous = packing.Previous(context.previous.get("shards"), recipe=recipe)
+    recipe = Recipe.of(load_preprocessor(preprocessor), dataset=dataset)
+    previous = Previous(context.previous.get("shards"), recipe=recipe)
 
     with packing.Packer(shards, dataset=dataset, recipe=recipe, repairs=repairs, previous=previous) as packer:
         with ledgers.Writer(ledger) as writer:

@@ -14,7 +14,7 @@ from datamill.modalities import image
 from datamill.networks import NetworkSpec, build, design, to_input
 from datamill.preprocessing import ImagePreprocessor, NumberColumn, TabularPreprocessor, save_preprocessor
 from datamill.samples import Dataset
-from datamill.shards.index import Field
+from datamill.shards.entries import Field
 from datamill.shards.native import Shard, open_shard
 from datamill.shards.writing import ShardWriter
 from tests.builders import CLASSES, image_table, tabular_table, write_parts

@@ -1,8 +1,8 @@
 """Training shards: the native memory-mapped format, its loader, and exports to other formats.
 
 ``native`` is what training reads; its byte layout is specified in the README beside it. ``writing`` writes it,
-``remote`` fetches it, ``loader`` makes batches of it. ``exchange`` writes and reads the
-formats of other tools. ``placing``, ``packing`` and ``exporting`` are what the stage ``shard`` is made of.
+``remote`` fetches it, ``loader`` makes batches of it. ``exchange`` writes and reads the formats of other tools.
+``placing``, ``recipe``, ``previous``, ``packing`` and ``exporting`` are what the stage ``shard`` is made of.
 
 What this package offers is found when it is asked for, so that ``SPLITS`` alone costs nothing. Stages import from the
 modules: a stage's code dependencies are read from its import statements.
@@ -15,7 +15,7 @@ SPLITS = ("train", "validation", "test")
 """One shard each, in this order, in a folder of this name."""
 
 _HOMES = {
-    "Field": "index",
+    "Field": "entries",
     "Shard": "native",
     "ShardLoader": "loader",
     "ShardWriter": "writing",

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from datamill.errors import DataError
 from datamill.shards import mapping
-from datamill.shards.index import Field
+from datamill.shards.entries import Field
 from datamill.shards.integrity import Guard
 from datamill.shards.mapping import Places
 from datamill.shards.streaming import Block, Stream

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datamill.errors import DataError
-from datamill.shards.index import File
+from datamill.shards.entries import File
 
 EDGE_BYTES, PIECE_BYTES, NUM_PIECES = 4096, 64, 64  # of a probe
 THREADS = 4  # of a full verification: CRC-32 runs outside the interpreter's lock, then memory is the limit

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datamill.errors import DataError
+from datamill.shards.entries import OFFSET, Field, File, Segment
 from datamill.shards.fields import ArrayField, BytesField, RaggedField, Rows, VerifiedRows
-from datamill.shards.index import OFFSET, Field, File, Index, Segment, read_index
+from datamill.shards.index import Index, read_index
 from datamill.shards.integrity import Guard, Guarded, Stamp, opened, stamp
 from datamill.shards.mapping import Places, map_files
 from datamill.shards.streaming import Stream

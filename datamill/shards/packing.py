@@ -8,7 +8,6 @@ new are made, part by part, by the engine's workers.
 import contextlib
 import functools
 import hashlib
-import json
 import math
 import mmap
 from collections.abc import Iterator
@@ -20,77 +19,25 @@ from typing import Any, Self, TypeAlias
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pydantic import BaseModel
 
-from datamill import imports, parts
-from datamill.errors import DataError
-from datamill.hashes import HashIndex
-from datamill.preprocessing import ImagePreprocessor, Preprocessor
+from datamill import parts
 from datamill.samples import HASH_BYTES, Dataset
 from datamill.shards import SPLITS
-from datamill.shards.fields import ArrayField, Rows
-from datamill.shards.index import Field, Segment
-from datamill.shards.native import Shard, open_shard
+from datamill.shards.entries import Segment
 from datamill.shards.placing import NOT_REPAIRED, Placement
+from datamill.shards.previous import ABSENT, Previous
+from datamill.shards.recipe import Recipe
 from datamill.shards.writing import ShardWriter
 from datamill.stage import Engine, Progress
 
 DECODED_BYTES = 8 * 2**20  # of arrays made at a time; bounds memory, not results
 COPIED_BYTES = 2**20  # of arrays put together at a time: few enough for the processor's cache
 WORTH_SAMPLES, WORTH_BYTES = 50_000, 2**26  # to make, and of their payload, from which on workers are worth a start
-ABSENT = -1  # as ``HashIndex`` says it
 LIGHT = ("label", "weight", "draw", "sample_id")  # fields that the plan gives
 
 Unmade: TypeAlias = tuple[str, NDArray[np.int64], list[tuple[NDArray[np.int64], str, NDArray[np.int64]]]]
 """A part and the rows whose arrays are wanted; then positions among them of repaired ones, and the part and rows of
 their payload."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How samples become arrays.
-
-    Attributes:
-        preprocessor: The fitted preprocessor.
-        columns: Columns of a part that it reads.
-        key: Changes when the array of an unchanged sample would.
-    """
-
-    preprocessor: Preprocessor
-    columns: tuple[str, ...]
-    key: str
-
-    @classmethod
-    def of(cls, preprocessor: Preprocessor, *, dataset: Dataset) -> "Recipe":
-        """The recipe of a fitted preprocessor; an image's pixels depend on its size alone, not on their statistics."""
-        assert isinstance(preprocessor, BaseModel)
-        decisive = {"height", "width", "channels"} if isinstance(preprocessor, ImagePreprocessor) else None
-        fitted = preprocessor.model_dump(mode="json", include=decisive)
-        code = imports.digest("datamill.preprocessing")
-        features = [feature.column for feature in dataset.features]
-        columns = ("image",) if dataset.modality == "image" else tuple(features)
-        text = json.dumps([fitted, columns, code], sort_keys=True)
-        return cls(preprocessor, columns, hashlib.blake2b(text.encode(), digest_size=HASH_BYTES).hexdigest())
-
-    @property
-    def fields(self) -> dict[str, Field]:
-        """Fields of a shard for training."""
-        return {
-            "x": Field.array(self.preprocessor.dtype, self.preprocessor.shape),
-            "label": Field.array("int32"),
-            "weight": Field.array("float32"),
-            "draw": Field.array("float32"),
-            "sample_id": Field.array("uint8", (HASH_BYTES,)),
-        }
-
-    def meta(self, *, is_repaired: bool) -> dict[str, Any]:
-        """What a shard says of how it was made; rows of repaired samples may not serve again under the same id."""
-        return {"recipe": self.key, "is_repaired": is_repaired}
-
-    def rows_in(self, size_bytes: int) -> int:
-        """Rows whose arrays take so many bytes; at least 1."""
-        row_bytes = int(np.prod(self.preprocessor.shape)) * np.dtype(self.preprocessor.dtype).itemsize
-        return max(1, size_bytes // max(1, row_bytes))
 
 
 @dataclass(frozen=True)
@@ -128,82 +75,6 @@ class Piece:
     def payload_bytes(self) -> int:
         """Size of the payload to be made into arrays, about: the part's, by how many of its rows that is."""
         return len(self.unmade) * self.path.stat().st_size // (int(self.rows[-1]) + 1)
-
-
-class Previous:
-    """The shards of the last run, as far as they can serve again; empty where there are none."""
-
-    def __init__(self, folder: Path | None, *, recipe: Recipe) -> None:
-        """Open what is below ``folder``; shards that are missing, damaged or of another version serve nothing."""
-        self._shards: dict[int, Shard] = {}
-        self._segments: dict[tuple[int, str], tuple[Segment, slice]] = {}  # with their rows, by split and key
-        self._folders: dict[int, Path] = {}
-        self._recipe = recipe
-        for number, split in enumerate(SPLITS if folder is not None else ()):
-            assert folder is not None
-            self._folders[number] = folder / split
-            with contextlib.suppress(DataError):
-                self._shards[number] = shard = open_shard(folder / split)
-                stop = 0
-                for one in shard.index.segments.get("x", ()):
-                    start, stop = stop, stop + one.num_rows
-                    self._segments[number, one.key] = one, slice(start, stop)
-
-    def segment(self, key: str, *, split: int) -> Segment | None:
-        """The segment of this name, if its bytes are what they were."""
-        segment, rows = self._segments.get((split, key), (None, slice(0)))
-        return segment if segment is not None and self._is_whole(split, rows) else None
-
-    def rows(self, sample_id: NDArray[np.uint8], *, split: int) -> NDArray[np.integer[Any]] | None:
-        """Row of each sample in the previous shard of the split, ``ABSENT`` where it has none, shape ``(N,)``.
-
-        ``None`` where the split has no shard that can serve, or not all of these rows are what they were.
-        """
-        index = self._index(split)
-        if index is None:
-            return None
-        rows = index.find(np.ascontiguousarray(sample_id).view(np.uint64))
-        if not self._is_whole(split, rows[rows != ABSENT]):
-            return None
-        return rows.astype(np.min_scalar_type(-1 - self._shards[split].num_rows))  # mostly half of the memory
-
-    def arrays(self, rows: NDArray[np.integer[Any]], *, split: int) -> NDArray[Any]:
-        """Arrays of some rows that ``rows`` gave; those of rows that follow one another are no copy."""
-        field = self._shards[split].fields["x"]
-        assert isinstance(field, ArrayField)
-        slots = field.slot_of(rows.astype(np.int64))
-        is_run = slots[-1] - slots[0] == len(slots) - 1 and (np.diff(slots) == 1).all()
-        return field.numpy[slots[0] : slots[-1] + 1] if is_run else field.numpy[slots]
-
-    def check_unchanged(self) -> None:
-        """Pass when what served is still what was opened.
-
-        Raises:
-            DataError: A file was altered or replaced meanwhile; a run after that takes over nothing of it.
-        """
-        for shard in self._shards.values():
-            shard.check_unchanged()
-
-    def folder(self, split: int) -> Path:
-        """Where the previous shard of a split lies."""
-        return self._folders[split]
-
-    @functools.cache  # noqa: B019 - lives as long as one run of the stage
-    def _index(self, split: int) -> HashIndex | None:
-        shard = self._shards.get(split)
-        if shard is None or shard.meta != self._recipe.meta(is_repaired=False):
-            return None
-        try:
-            return HashIndex(np.ascontiguousarray(shard.sample_id).view(np.uint64))
-        except DataError:
-            return None
-
-    def _is_whole(self, split: int, rows: Rows) -> bool:
-        try:
-            self._shards[split].touch("x", rows)
-        except DataError:
-            return False
-        return True
 
 
 @dataclass(frozen=True)

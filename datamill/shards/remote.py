@@ -24,7 +24,8 @@ from filelock import FileLock
 
 from datamill import files
 from datamill.errors import DataError
-from datamill.shards.index import INDEX, MAX_INDEX_BYTES, File, Index, parse_index
+from datamill.shards.entries import File
+from datamill.shards.index import INDEX, MAX_INDEX_BYTES, Index, parse_index
 from datamill.shards.native import Shard, open_files
 from datamill.shards.streaming import Block, Budget, Stream
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datamill import files
-from datamill.shards.index import OFFSET, Field, File, Segment, file_name
+from datamill.shards.entries import OFFSET, Field, File, Segment, file_name
 from datamill.shards.integrity import probe
 
 

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datamill.errors import DataError
-from datamill.shards.index import File
+from datamill.shards.entries import File
 from datamill.shards.mapping import map_files
 
 KEEP_SIZE, PUNCH_HOLE = 0x01, 0x02  # of Linux's fallocate

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from datamill import files
 from datamill.errors import DataError
-from datamill.shards.index import Field, Index, Segment, read_index, write_index
+from datamill.shards.entries import Field, Segment
+from datamill.shards.index import Index, read_index, write_index
 from datamill.shards.integrity import opened
 from datamill.shards.segments import SegmentWriter
 

@@ -13,6 +13,7 @@ from datamill.modalities import image
 from datamill.samples import Dataset
 from datamill.shards import integrity, packing
 from datamill.shards.native import open_shard
+from datamill.shards.previous import Previous
 from datamill.stage import Metrics
 from tasks.shard import STAGE, ShardParams
 from tests.builders import identity, image_table, write_parts
@@ -293,14 +294,14 @@ def test_previous_shards_that_change_while_they_are_read_stop_the_stage(
     without_repairs(workspace).run("first")
     fates = ["kept", "kept", "dropped", *["kept"] * 9]
     workspace.write_plan(["train"] * 8 + ["validation", "test", "test", "train"], fates=fates)
-    arrays = packing.Previous.arrays
+    arrays = Previous.arrays
 
-    def meddle(self: packing.Previous, *args: Any, **options: Any) -> Any:
+    def meddle(self: Previous, *args: Any, **options: Any) -> Any:
         for file in (workspace.folder / "first/shards/train").glob("x-*.bin"):
             file.write_bytes(bytes(file.stat().st_size))
         return arrays(self, *args, **options)
 
-    monkeypatch.setattr(packing.Previous, "arrays", meddle)
+    monkeypatch.setattr(Previous, "arrays", meddle)
     with pytest.raises(DataError, match=r"changed while the shard was open|was altered or replaced"):
         workspace.run("second", previous="first")
 

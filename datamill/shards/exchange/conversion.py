@@ -13,11 +13,11 @@ from datamill import samples
 from datamill.errors import DataError
 from datamill.modalities import image
 from datamill.samples import HASH_BYTES, Dataset, sort_classes
+from datamill.shards.entries import Field
 from datamill.shards.exchange import MAX_SAMPLES, npy, writer
 from datamill.shards.exchange.packed import MAX_CLASSES, Packed, open_packed
 from datamill.shards.exchange.records import Fault, Payload, Record, Wanted
 from datamill.shards.fields import BytesField
-from datamill.shards.index import Field
 from datamill.shards.native import Shard, open_shard
 from datamill.shards.writing import ShardWriter
 from datamill.sources.integrity import find_fault

@@ -10,7 +10,7 @@ from datamill.promotion import champions
 from datamill.promotion.params import ShadowParams
 from datamill.promotion.recent import read_shadow
 from datamill.promotion.shadow import UNKNOWN
-from datamill.shards.index import Field
+from datamill.shards.entries import Field
 from datamill.shards.writing import ShardWriter
 from tests.builders import CLASSES, image_table, tabular_table
 from tests.datamill.promotion.candidates import policy, write_workspace

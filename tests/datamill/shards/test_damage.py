@@ -17,7 +17,8 @@ from datamill import files
 from datamill.errors import DataError
 from datamill.samples import Dataset
 from datamill.shards import writing
-from datamill.shards.index import Field, File, Index, read_index
+from datamill.shards.entries import Field, File
+from datamill.shards.index import Index, read_index
 from datamill.shards.integrity import Guard, Guarded, opened, probe_ranges, stamp
 from datamill.shards.loader import ShardLoader
 from datamill.shards.native import Shard, open_shard

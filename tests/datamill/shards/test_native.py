@@ -11,8 +11,8 @@ import torch
 from datamill.errors import DataError
 from datamill.samples import Dataset
 from datamill.shards import native
+from datamill.shards.entries import Field
 from datamill.shards.fields import ArrayField, BytesField, RaggedField
-from datamill.shards.index import Field
 from datamill.shards.native import Shard, memory_shard, open_shard
 from datamill.shards.writing import ShardWriter
 

@@ -14,7 +14,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from datamill.errors import DataError
 from datamill.shards import remote
-from datamill.shards.index import Field
+from datamill.shards.entries import Field
 from datamill.shards.native import Shard
 from datamill.shards.remote import open_remote
 from datamill.shards.writing import ShardWriter

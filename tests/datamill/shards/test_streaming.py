@@ -15,7 +15,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from datamill.errors import DataError, ParamsError
 from datamill.shards import remote, streaming, writing
 from datamill.shards.decoding import Decode
-from datamill.shards.index import Field
+from datamill.shards.entries import Field
 from datamill.shards.loader import ShardLoader
 from datamill.shards.native import Shard, open_shard
 from datamill.shards.remote import open_remote

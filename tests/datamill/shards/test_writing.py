@@ -15,8 +15,9 @@ from datamill import files
 from datamill.errors import DataError
 from datamill.samples import Dataset
 from datamill.shards import segments, writing
+from datamill.shards.entries import Field
 from datamill.shards.fields import ArrayField, RaggedField
-from datamill.shards.index import Field, read_index
+from datamill.shards.index import read_index
 from datamill.shards.native import open_shard
 from datamill.shards.writing import ShardWriter
 

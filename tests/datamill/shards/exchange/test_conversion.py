@@ -14,9 +14,9 @@ from datamill.errors import DataError
 from datamill.modalities import image
 from datamill.samples import Dataset
 from datamill.shards import exchange
+from datamill.shards.entries import Field
 from datamill.shards.exchange import conversion, npy
 from datamill.shards.fields import BytesField
-from datamill.shards.index import Field
 from datamill.shards.native import Shard, open_shard
 from datamill.shards.writing import ShardWriter
 from datamill.sources.params import ExchangedSource
