@@ -7,8 +7,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
 
+from datamill.redaction import holds_password
 from datamill.settings import resolve_device
 
 T = TypeVar("T")
@@ -19,9 +20,18 @@ Metrics = dict[str, Any]
 
 
 class Params(BaseModel):
-    """One section of ``params.yaml``: every field documented, no default, unknown keys refused."""
+    """One section of ``params.yaml``: every field documented, no default, unknown keys and passwords refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    @field_validator("*")
+    @classmethod
+    def _holds_no_password(cls, value: Any) -> Any:
+        """Parameters go into Git, MLflow and messages."""
+        for text in value if isinstance(value, tuple) else (value,):
+            if isinstance(text, str) and holds_password(text):
+                raise ValueError("it holds a password; give it where the library of that address looks for one")
+        return value
 
 
 @dataclass(frozen=True)

@@ -161,7 +161,7 @@ def trace(
         fate = facts.pop("fate", "")
         told = "\n".join(f"{key} {_shown(value)}" for key, value in facts.items())
         table.add_row(chapter.stage, str(fate), ": ".join(because), told)
-    Console().print(table)
+    Console(markup=False).print(table)  # what a file's name holds is no style
 
 
 @app.command()
@@ -363,7 +363,7 @@ def _tell_forecast(root: Path, *, target: str | None) -> None:
     for one in stages:
         about = "" if one.verdict == "up to date" else "unknown" if one.seconds is None else f"{one.seconds:.0f} s"
         table.add_row(one.stage, one.verdict, "; ".join(one.reasons), one.extent, about)
-    Console().print(table)
+    Console(markup=False).print(table)
     known = [one.seconds for one in stages if one.seconds is not None]
     moving = sum(one.verdict != "up to date" for one in stages)
     told = f", about {sum(known):.0f} s judged by earlier runs" if known else ""

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from datamill.drift.verdict import Outcome
@@ -67,7 +68,9 @@ def _table(moved: list[Outcome]) -> Table:
         table.add_column(column, justify="right" if column in {"effect", "p"} else "left", overflow="fold")
     for one in moved[:MOST_ROWS]:
         p_value = "" if one.p_value is None else f"{one.p_value:.2g}"
-        table.add_row(one.kind, one.subject or "all", one.detector, f"{one.effect_name} {one.effect:.3g}", p_value)
+        table.add_row(
+            one.kind, escape(one.subject or "all"), one.detector, f"{one.effect_name} {one.effect:.3g}", p_value
+        )
     if len(moved) > MOST_ROWS:
         table.add_row(f"and {len(moved) - MOST_ROWS} more", "", "", "", "")
     return table

@@ -17,12 +17,16 @@ def resolve(text: str, *, root: Path) -> str:
 
 def content(path: str, *, revision: str, root: Path) -> bytes | None:
     """A file of the workspace as it was at a commit; ``None`` when it was not there."""
-    return _ask("show", f"{revision}:./{path}", root=root)
+    return _ask("show", "--end-of-options", f"{revision}:./{path}", root=root)
 
 
 def subject(revision: str, *, root: Path) -> str:
     """The first line of a commit's message."""
-    return (_ask("log", "-1", "--format=%s", revision, root=root) or b"").decode(errors="replace").strip()
+    return (
+        (_ask("log", "-1", "--format=%s", "--end-of-options", revision, root=root) or b"")
+        .decode(errors="replace")
+        .strip()
+    )
 
 
 def _ask(*words: str, root: Path) -> bytes | None:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from datamill import files
 from datamill.errors import DataError
@@ -19,7 +19,7 @@ class Part(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    key: str
+    key: str = Field(pattern="^[0-9a-f]{1,64}$")  # names a file, and must not lead out of the folder
     num_rows: int
     size_bytes: int
     sha256: str

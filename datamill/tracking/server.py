@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -24,6 +25,7 @@ REQUEST_TIMEOUT_S = 3
 TRANSFER_TIMEOUT_S = 120  # MLflow answers once a file has gone on to its own store
 PARAMS_AT_ONCE = 100  # limits of MLflow's batch call
 METRICS_AT_ONCE = 1_000
+SESSION_KEY = re.compile(r"\w[\w.-]*")
 RECORD = "lineage"  # folder of the parent run's artifacts that holds the session's record
 
 
@@ -265,7 +267,7 @@ def fetch_record(run_id: str, *, root: Path, settings: Settings) -> Path | None:
         return None
     key = run.data.tags.get("datamill.session", "")
     folder = root / STATE / "runs" / key
-    if not key or Path(key).name != key:
+    if SESSION_KEY.fullmatch(key) is None:  # whoever may write to MLflow must not name another folder
         return None
     if folder.is_dir():
         return folder

@@ -1,7 +1,10 @@
+from importlib import import_module
+
 import pytest
 
 from datamill import config
 from datamill.errors import ParamsError
+from tasks import STAGES
 from tests import toys
 
 
@@ -69,3 +72,12 @@ def test_a_wrong_assignment_leaves_the_file_alone(tmp_path, assignment, message)
 
 def test_flatten_joins_keys_with_dots():
     assert config.flatten({"a": {"b": 1, "c": [1, 2]}, "d": None}) == {"a.b": 1, "a.c": [1, 2], "d": None}
+
+
+def test_a_password_in_an_address_is_refused_and_not_repeated(repository, tmp_path):
+    text = (repository / "params.yaml").read_text().replace('owner: ""', "owner: ftp://me:s3c@ret@host/images")
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(ParamsError, match=r"export.card.owner is 'ftp://host/images': .*it holds a password") as caught:
+        config.load_params([import_module("tasks.export").STAGE], root=tmp_path, others=STAGES)
+    assert "s3c" not in str(caught.value)
+    assert "ret" not in str(caught.value).partition("ftp")[2]

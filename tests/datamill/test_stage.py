@@ -53,3 +53,21 @@ def test_two_producers_of_one_artifact_are_refused():
     stage = Stage(run=first, params=NoParams, outputs={"out": A})
     with pytest.raises(TypeError, match="a is written by first and by first"):
         topological([stage, stage])
+
+
+class AddressParams(Params):
+    """Where something is."""
+
+    path: str
+    """An address."""
+    others: tuple[str, ...]
+    """More of them."""
+
+
+@pytest.mark.parametrize("path", ["s3://key:secret@bucket/x", "postgresql+psycopg2://me:se@cret@host/db"])
+def test_a_password_in_a_parameter_is_refused(path):
+    AddressParams(path="s3://bucket/a:b", others=("http://me@host:80/x", "images@2x"))
+    with pytest.raises(ValueError, match=r"path\n.*it holds a password"):
+        AddressParams(path=path, others=())
+    with pytest.raises(ValueError, match=r"others\n.*it holds a password"):
+        AddressParams(path="images", others=("images", path))

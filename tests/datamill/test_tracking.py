@@ -13,7 +13,7 @@ import pytest
 
 from datamill.execute import execute
 from datamill.settings import Settings
-from datamill.tracking import Relay, Session, Tracker, current_session, redact
+from datamill.tracking import Relay, Session, Tracker, current_session, redact, server
 from tests import toys
 
 STAGES = tuple(stage.name for stage in toys.PIPELINE)
@@ -258,3 +258,11 @@ def test_telemetry_is_off_before_mlflow_is_loaded_unless_somebody_has_said_other
     command = [sys.executable, "-c", AS_MLFLOW_IS_IMPORTED.format(module=module)]
     done = subprocess.run(command, env=quiet | given, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.split()) == (0, [found]), done.stderr
+
+
+def test_a_session_in_mlflow_that_names_another_folder_is_not_fetched(root):
+    execute(toys.PIPELINE[0], root=root, pipeline=toys.PIPELINE, settings=settings(root))
+    run = runs(root)["make"]
+    for key in ("..", "../../elsewhere", "/etc"):
+        client(root).set_tag(run.info.run_id, "datamill.session", key)
+        assert server.fetch_record(run.info.run_id, root=root, settings=settings(root)) is None

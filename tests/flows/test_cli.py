@@ -5,7 +5,9 @@ import time
 import pytest
 from typer.testing import CliRunner
 
+from datamill import catalog, ledger
 from flows.cli import app
+from tests.lineages import write_workspace
 
 
 def call(*arguments):
@@ -73,3 +75,11 @@ def test_asking_before_anything_ran_is_one_clear_message(tmp_path, arguments, me
     done = call(*arguments, "--root", str(tmp_path))
     assert done.exit_code == 1
     assert message in " ".join(done.stderr.split())
+
+
+def test_a_file_whose_name_looks_like_a_style_is_told_to_the_letter(tmp_path):
+    root, name = write_workspace(tmp_path / "ws"), "cat[bold]/[/red].png"
+    ledger.write_rejects(root / catalog.INGEST_REJECTS.path, [(name, "unreadable", "cut short")])
+    done = call("trace", f"source:{name}", "--root", str(root))
+    assert done.exit_code == 0
+    assert done.stdout.splitlines()[0].rstrip() == f"source {name}"

@@ -35,3 +35,13 @@ def test_a_damaged_or_foreign_manifest_is_refused(folder, text, message):
     path.write_text(text if text is not None else json.dumps(json.loads(path.read_text()) | {"version": 99}))
     with pytest.raises(DataError, match=message):
         parts.read_manifest(folder)
+
+
+@pytest.mark.parametrize("key", ["../../elsewhere", "/etc/passwd", ""])
+def test_a_manifest_that_names_a_file_elsewhere_is_refused(folder, key):
+    path = folder / "manifest.json"
+    content = json.loads(path.read_text())
+    content["parts"][0]["key"] = key
+    path.write_text(json.dumps(content))
+    with pytest.raises(DataError, match="is damaged"):
+        parts.read_manifest(folder)
