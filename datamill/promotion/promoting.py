@@ -54,11 +54,6 @@ class Outcome:
     challenger: str
     entry: history.Entry | None
 
-    @property
-    def is_changed(self) -> bool:
-        """Whether there is another champion now."""
-        return self.entry is not None and self.entry["action"] != "refused" and self.champion != self.challenger
-
 
 def promote(
     root: Path,

@@ -35,12 +35,20 @@ class Field:
 
     @classmethod
     def array(cls, dtype: DTypeLike, shape: tuple[int, ...] = ()) -> Self:
-        """Rows of one shape: images, tables, labels."""
+        """Rows of one shape: images, tables, labels.
+
+        Raises:
+            ValueError: The dtype is none of ``DTYPES``.
+        """
         return cls(kind="array", dtype=_little(dtype), shape=tuple(shape))
 
     @classmethod
     def ragged(cls, dtype: DTypeLike, shape: tuple[int, ...] = ()) -> Self:
-        """Rows of any length along their first axis, each element of ``shape``: tokens, audio."""
+        """Rows of any length along their first axis, each element of ``shape``: tokens, audio.
+
+        Raises:
+            ValueError: The dtype is none of ``DTYPES``.
+        """
         return cls(kind="ragged", dtype=_little(dtype), shape=tuple(shape))
 
     @classmethod

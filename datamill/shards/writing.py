@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from datamill import files
 from datamill.errors import DataError
-from datamill.shards.entries import Field, Segment
-from datamill.shards.index import Index, read_index, write_index
+from datamill.shards.entries import KEY, Field, Segment
+from datamill.shards.index import NAME, Index, read_index, write_index
 from datamill.shards.integrity import opened
 from datamill.shards.segments import SegmentWriter
 
@@ -47,8 +47,11 @@ class ShardWriter:
             meta: Notes for whoever reads it.
 
         Raises:
-            DataError: The folder holds something: a shard is never written over another.
+            DataError: The folder holds something: a shard is never written over another. Or a field's name is none.
         """
+        for name in fields:
+            if NAME.fullmatch(name) is None:
+                raise DataError(f"field {name!r}: begin with a to z, and use at most 64 of a to z, 0 to 9 and _")
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):
             raise DataError(f"{folder} is not empty; delete it, or write the shard to a folder of its own")
@@ -75,10 +78,12 @@ class ShardWriter:
                 ``(length, *shape)``. Fields may be written apart; at the end all must have equally many rows.
 
         Raises:
-            DataError: A label's number is not that of a class, or a number does not fit the field's dtype.
+            DataError: There is no such field, fields differ in their number of rows, rows have another shape or kind of
+                numbers than their field, a number does not fit its dtype, or a label is not that of a class.
         """
-        assert rows.keys() <= self._streams.keys(), f"fields {sorted(rows)}, wanted {sorted(self._streams)}"
-        assert len({len(some) for some in rows.values()}) <= 1, "fields differ in their number of rows"
+        if not rows.keys() <= self._streams.keys():
+            raise DataError(f"fields {sorted(rows)} where {sorted(self._streams)} belong; correct their names")
+        _require_equal({name: len(some) for name, some in rows.items()})
         num_classes, label = self._index.num_classes, np.asarray(rows.get("label", ()))
         if num_classes is not None and label.size and not 0 <= label.min() <= label.max() < num_classes:
             raise DataError(f"labels {label.min()} to {label.max()} for {num_classes} classes; run balance again")
@@ -91,7 +96,12 @@ class ShardWriter:
         Args:
             field: Name of the field.
             key: Names the segment's files: up to 64 hexadecimal digits, once per field.
+
+        Raises:
+            DataError: The key is none, or the field has it already.
         """
+        if KEY.fullmatch(key) is None:
+            raise DataError(f"segment {key!r} of {field}: a key is 1 to 64 hexadecimal digits, in lower case")
         self._streams[field].next_segment(key)
 
     def reuse(self, field: str, folder: Path, segment: Segment | str) -> None:
@@ -120,7 +130,11 @@ class ShardWriter:
     def __exit__(
         self, error: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
     ) -> None:
-        """Close the files and write the index, unless an error is on its way."""
+        """Close the files and write the index, unless an error is on its way.
+
+        Raises:
+            DataError: Fields differ in their number of rows; the folder is then no shard.
+        """
         if error is not None:
             for stream in self._streams.values():
                 stream.abandon()
@@ -131,7 +145,7 @@ class ShardWriter:
             for stream in self._streams.values():
                 stream.abandon()
         counts = {name: sum(segment.num_rows for segment in some) for name, some in segments.items()}
-        assert len(set(counts.values())) <= 1, f"fields differ in their number of rows: {counts}"
+        _require_equal(counts)
         changes = {"num_rows": max(counts.values(), default=0), "segments": segments}
         write_index(self._folder, self._index.replaced(**changes))
 
@@ -156,7 +170,8 @@ class _FieldWriter:
             self._segment().write(data, lengths=lengths)
 
     def next_segment(self, key: str) -> None:
-        assert key not in {segment.key for segment in self._done}, f"{self._name} has a segment {key} already"
+        if key in {segment.key for segment in self._done}:
+            raise DataError(f"{self._name} has a segment {key} already; give this one a key of its own")
         self._end()
         self._key = key
 
@@ -190,7 +205,10 @@ class _FieldWriter:
         self._open, self._key = None, None
 
     def _rows(self, array: NDArray[Any]) -> Iterator[tuple[NDArray[Any], None]]:
-        assert array.shape[1:] == self._field.shape, f"{self._name}: rows {array.shape[1:]}, not {self._field.shape}"
+        if array.shape[1:] != self._field.shape or not array.ndim:
+            raise DataError(
+                f"{self._name}: an array of shape {array.shape}, wanted (n, *{self._field.shape}); reshape it"
+            )
         array = _cast(array, dtype=self._field.dtype, name=self._name)
         while len(array):
             room = len(array) if self._key else self._rows_per_segment - self._segment().num_rows
@@ -223,14 +241,23 @@ class _FieldWriter:
             return b"".join(rows)
         arrays = [np.asarray(row) for row in rows]
         wrong = [array.shape for array in arrays if array.shape[1:] != self._field.shape or not array.ndim]
-        assert not wrong, f"{self._name}: a row of shape {wrong[0]}, wanted (length, *{self._field.shape})"
+        if wrong:
+            raise DataError(
+                f"{self._name}: a row of shape {wrong[0]}, wanted (length, *{self._field.shape}); reshape it"
+            )
         return _cast(np.concatenate(arrays), dtype=self._field.dtype, name=self._name)
+
+
+def _require_equal(counts: Mapping[str, int]) -> None:
+    if len(set(counts.values())) > 1:
+        raise DataError(f"fields differ in their number of rows: {counts}; write equally many of each")
 
 
 def _cast(array: NDArray[Any], *, dtype: str, name: str) -> NDArray[Any]:
     """The array in the field's dtype, C order."""
     if not np.can_cast(array.dtype, dtype, "safe"):
-        assert np.can_cast(array.dtype, dtype, "same_kind"), f"{name}: {array.dtype} is not {dtype}"
+        if not np.can_cast(array.dtype, dtype, "same_kind"):
+            raise DataError(f"{name}: {array.dtype} is not {dtype}; convert the values first")
         if array.size and np.dtype(dtype).kind in "iu":
             bounds = np.iinfo(dtype)
             if array.min() < bounds.min or array.max() > bounds.max:
