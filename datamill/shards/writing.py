@@ -47,11 +47,11 @@ class ShardWriter:
             meta: Notes for whoever reads it.
 
         Raises:
-            DataError: The folder holds something: a shard is never written over another. Or a field's name is none.
+            DataError: The folder holds something: a shard is never written over another; or a field's name is none.
         """
         for name in fields:
             if NAME.fullmatch(name) is None:
-                raise DataError(f"field {name!r}: begin with a to z, and use at most 64 of a to z, 0 to 9 and _")
+                raise DataError(f"a field is called {name!r}; use up to 64 small letters, digits and underscores")
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):
             raise DataError(f"{folder} is not empty; delete it, or write the shard to a folder of its own")
@@ -78,12 +78,14 @@ class ShardWriter:
                 ``(length, *shape)``. Fields may be written apart; at the end all must have equally many rows.
 
         Raises:
-            DataError: There is no such field, fields differ in their number of rows, rows have another shape or kind of
-                numbers than their field, a number does not fit its dtype, or a label is not that of a class.
+            DataError: There is no such field, rows have another shape or type, their numbers differ or do not fit the
+                field's dtype, or a label is not that of a class.
         """
         if not rows.keys() <= self._streams.keys():
-            raise DataError(f"fields {sorted(rows)} where {sorted(self._streams)} belong; correct their names")
-        _require_equal({name: len(some) for name, some in rows.items()})
+            raise DataError(f"rows of {sorted(rows)} for a shard of {sorted(self._streams)}; name its fields")
+        counts = {name: len(some) for name, some in rows.items()}
+        if len(set(counts.values())) > 1:
+            raise DataError(f"fields differ in their number of rows: {counts}; give equally many of each")
         num_classes, label = self._index.num_classes, np.asarray(rows.get("label", ()))
         if num_classes is not None and label.size and not 0 <= label.min() <= label.max() < num_classes:
             raise DataError(f"labels {label.min()} to {label.max()} for {num_classes} classes; run balance again")
@@ -98,10 +100,8 @@ class ShardWriter:
             key: Names the segment's files: up to 64 hexadecimal digits, once per field.
 
         Raises:
-            DataError: The key is none, or the field has it already.
+            DataError: The key is none, or taken.
         """
-        if KEY.fullmatch(key) is None:
-            raise DataError(f"segment {key!r} of {field}: a key is 1 to 64 hexadecimal digits, in lower case")
         self._streams[field].next_segment(key)
 
     def reuse(self, field: str, folder: Path, segment: Segment | str) -> None:
@@ -130,11 +130,7 @@ class ShardWriter:
     def __exit__(
         self, error: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
     ) -> None:
-        """Close the files and write the index, unless an error is on its way.
-
-        Raises:
-            DataError: Fields differ in their number of rows; the folder is then no shard.
-        """
+        """Close the files and write the index, unless an error is on its way."""
         if error is not None:
             for stream in self._streams.values():
                 stream.abandon()
@@ -145,7 +141,8 @@ class ShardWriter:
             for stream in self._streams.values():
                 stream.abandon()
         counts = {name: sum(segment.num_rows for segment in some) for name, some in segments.items()}
-        _require_equal(counts)
+        if len(set(counts.values())) > 1:
+            raise DataError(f"fields differ in their number of rows: {counts}; write equally many of each")
         changes = {"num_rows": max(counts.values(), default=0), "segments": segments}
         write_index(self._folder, self._index.replaced(**changes))
 
@@ -170,9 +167,11 @@ class _FieldWriter:
             self._segment().write(data, lengths=lengths)
 
     def next_segment(self, key: str) -> None:
-        if key in {segment.key for segment in self._done}:
-            raise DataError(f"{self._name} has a segment {key} already; give this one a key of its own")
         self._end()
+        if KEY.fullmatch(key) is None or key in {segment.key for segment in self._done}:
+            raise DataError(
+                f"{self._name}: a segment is called {key!r}; use up to 64 hexadecimal digits, and others for each"
+            )
         self._key = key
 
     def reuse(self, segment: Segment, *, folder: Path) -> None:
@@ -205,10 +204,8 @@ class _FieldWriter:
         self._open, self._key = None, None
 
     def _rows(self, array: NDArray[Any]) -> Iterator[tuple[NDArray[Any], None]]:
-        if array.shape[1:] != self._field.shape or not array.ndim:
-            raise DataError(
-                f"{self._name}: an array of shape {array.shape}, wanted (n, *{self._field.shape}); reshape it"
-            )
+        if array.ndim == 0 or array.shape[1:] != self._field.shape:
+            raise DataError(f"{self._name}: rows of shape {array.shape[1:]}, the field has {self._field.shape}")
         array = _cast(array, dtype=self._field.dtype, name=self._name)
         while len(array):
             room = len(array) if self._key else self._rows_per_segment - self._segment().num_rows
@@ -242,22 +239,20 @@ class _FieldWriter:
         arrays = [np.asarray(row) for row in rows]
         wrong = [array.shape for array in arrays if array.shape[1:] != self._field.shape or not array.ndim]
         if wrong:
-            raise DataError(
-                f"{self._name}: a row of shape {wrong[0]}, wanted (length, *{self._field.shape}); reshape it"
-            )
+            wanted = ", ".join(map(str, ("length", *self._field.shape)))
+            raise DataError(f"{self._name}: a row of shape {wrong[0]}, the field has rows of ({wanted})")
         return _cast(np.concatenate(arrays), dtype=self._field.dtype, name=self._name)
 
 
-def _require_equal(counts: Mapping[str, int]) -> None:
-    if len(set(counts.values())) > 1:
-        raise DataError(f"fields differ in their number of rows: {counts}; write equally many of each")
-
-
 def _cast(array: NDArray[Any], *, dtype: str, name: str) -> NDArray[Any]:
-    """The array in the field's dtype, C order."""
+    """The array in the field's dtype, C order.
+
+    Raises:
+        DataError: That would change numbers by more than rounding.
+    """
     if not np.can_cast(array.dtype, dtype, "safe"):
         if not np.can_cast(array.dtype, dtype, "same_kind"):
-            raise DataError(f"{name}: {array.dtype} is not {dtype}; convert the values first")
+            raise DataError(f"{name}: numbers of type {array.dtype} for a field of {np.dtype(dtype)}; convert them")
         if array.size and np.dtype(dtype).kind in "iu":
             bounds = np.iinfo(dtype)
             if array.min() < bounds.min or array.max() > bounds.max:
