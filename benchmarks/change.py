@@ -30,7 +30,7 @@ import numpy as np
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pipeline import BIN, Figure, new_workspace, timed
+from pipeline import BIN, Figure, conclude, new_workspace, timed
 from ruamel.yaml import YAML
 
 ROWS_PER_FILE = 10_000
@@ -343,8 +343,7 @@ def main() -> int:
         if not options.quick:
             figures += measure(folder / "real", rows=real, noisy=False, label=f"{real} real rows")
             figures += [growth(folder, rows=rows), speed_up(folder, rows=rows // 2)]
-    print("; ".join(map(str, figures)))
-    return 1 if options.check and not all(figure.holds for figure in figures) else 0
+    return conclude(figures, check=options.check)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
-from pipeline import GIB, Figure
+from pipeline import GIB, Figure, conclude
 from safetensors.torch import load_file, save_file
 from scipy import stats
 from torch import nn
@@ -359,8 +359,7 @@ def main() -> int:
         model = Model(options.folder, is_quick=options.quick)
         for name, part in (("power", power), ("honesty", honesty), ("estimate", estimate)):
             figures += part(model, is_quick=options.quick) if name in chosen else []
-    print("; ".join(map(str, figures)))
-    return 1 if options.check and not all(figure.holds for figure in figures) else 0
+    return conclude(figures, check=options.check)
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.pipeline import BIN, Figure, timed
+from benchmarks.pipeline import BIN, Figure, conclude, timed
 from benchmarks.servers import (
     WEBHOOK,
     Inbox,
@@ -360,8 +360,7 @@ def main() -> int:
             print(f"workspaces and logs: {folder}", flush=True)
         else:
             shutil.rmtree(folder, ignore_errors=True)
-    print("; ".join(map(str, figures)))
-    return 1 if options.check and not all(figure.holds for figure in figures) else 0
+    return conclude(figures, check=options.check)
 
 
 if __name__ == "__main__":

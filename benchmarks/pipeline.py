@@ -44,6 +44,12 @@ class Figure:
         return f"{self.name} {self.value:.4g} ({sign} {self.bar:g}{'' if self.holds else ', MISSED'})"
 
 
+def conclude(figures: list[Figure], *, check: bool) -> int:
+    """Print each figure beside its bar, in one line; the exit status."""
+    print("; ".join(map(str, figures)))
+    return 1 if check and not all(figure.holds for figure in figures) else 0
+
+
 def timed(*command: str, root: Path) -> float:
     """Seconds that a command took; its words go to standard error when it fails."""
     environment = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
@@ -135,8 +141,7 @@ def main() -> int:
             figures = fashion_mnist(folder, until=options.until)
         else:
             figures = breast_cancer(folder)
-    print("; ".join(map(str, figures)))
-    return 1 if options.check and not all(figure.holds for figure in figures) else 0
+    return conclude(figures, check=options.check)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import yaml
-from pipeline import BIN, Figure
+from pipeline import BIN, Figure, conclude
 
 from datamill import config, dvcfile, files, parts
 from datamill.execute import execute
@@ -335,8 +335,7 @@ def main() -> int:
         Figure("planted causes ranked first", passed, len(cases), at_most=False),
         Figure("accounts less the difference", worst_gap, 1e-9, at_most=True),
     ]
-    print("; ".join(map(str, figures)))
-    return 1 if options.check and not all(figure.holds for figure in figures) else 0
+    return conclude(figures, check=options.check)
 
 
 if __name__ == "__main__":
