@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import datetime
 
-from datamill.drift import localising, quality
+from datamill.drift import localising, quality, slicing
 from datamill.drift.backends import choose, resolve
 from datamill.drift.comparing import (
     answers,
@@ -59,7 +59,7 @@ def judge(
     outcomes = _outcomes(reference, same, window, params=params, level=level)
     verdict = _verdict(outcomes, reference, same, window, params=params, level=level, num_kinds=NUM_KINDS)
     notes = tuple(note for note in (unmatched, *gaps(same, window, params=params)) if note)
-    verdict = replace(verdict, notes=notes, slices=localising.slices(same, window, params=params))
+    verdict = replace(verdict, notes=notes, slices=slicing.slices(same, window, params=params))
     return verdict, charged(control, level=level, is_drift=verdict.is_drift)
 
 

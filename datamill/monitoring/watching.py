@@ -21,9 +21,10 @@ from datamill.monitoring.cursor import Cursor
 from datamill.monitoring.feeds import open_feed
 from datamill.monitoring.hindsight import judge_windows, publish_labels, take_new_labels
 from datamill.monitoring.judging import judge_new
-from datamill.monitoring.labelling import News, Redelivery, fill_windows
+from datamill.monitoring.labelling import News, fill_windows
 from datamill.monitoring.observing import open_model
 from datamill.monitoring.params import SourceParams, WatchedQuery
+from datamill.monitoring.redelivery import Redelivery
 from datamill.monitoring.verdicts import (
     LABELS,
     REPORT,

@@ -17,10 +17,11 @@ from datamill.monitoring.answers import LABELS
 from datamill.monitoring.cursor import Cursor
 from datamill.monitoring.feeds import Feed, Schema, Unit
 from datamill.monitoring.keeping import Keeper, Kept
-from datamill.monitoring.labelling import Redelivery, label_events, with_early_labels
+from datamill.monitoring.labelling import label_events, with_early_labels
 from datamill.monitoring.observing import WatchedModel, observe
 from datamill.monitoring.params import SourceParams
 from datamill.monitoring.records import ID_BYTES, Advance
+from datamill.monitoring.redelivery import Redelivery
 from datamill.monitoring.segments import ROW_COLUMNS, Segment, as_observations, read_segments
 from datamill.sources.batches import Reject
 
