@@ -16,7 +16,7 @@ from datamill.errors import ParamsError
 from datamill.stage import Params, Stage
 
 PARAMS_FILE = "params.yaml"
-CREDENTIALS = re.compile(r"(?<=://)[^/\s]*@")  # of an address; no message repeats them
+CREDENTIALS = re.compile(r"(?<=://)\S*@")  # of an address, also one written wrongly; no message repeats them
 
 
 class Section(Protocol):

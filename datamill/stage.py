@@ -26,11 +26,11 @@ class Params(BaseModel):
 
     @field_validator("*")
     @classmethod
-    def _holds_no_password(cls, value: Any) -> Any:
+    def _tells_no_password(cls, value: Any) -> Any:
         """Parameters go into Git, MLflow and messages."""
         for text in value if isinstance(value, tuple) else (value,):
             if isinstance(text, str) and holds_password(text):
-                raise ValueError("it holds a password; give it where the library of that address looks for one")
+                raise ValueError("it holds a password; give it by an environment variable, or a file its library reads")
         return value
 
 
