@@ -124,7 +124,11 @@ class ImageColumn:
         self._memory = threading.local()  # one image's pixels, reused
 
     def load(self, rows: NDArray[np.int64], *, out: Tensor, epoch: int) -> None:
-        """See ``Column``; an image that is smaller than the result is an error, too."""
+        """See ``Column``.
+
+        Raises:
+            DataError: An image cannot be decoded, or is smaller than the result; names the row.
+        """
         num = 5 if self._spec.crop == "resized" else 3
         chances = row_chances(rows, num=num, seed=self._seed, epoch=epoch, stream=STREAM)
         payloads = self._views(rows)

@@ -59,7 +59,7 @@ class ArrayField:
         return self._places.is_dense
 
     def slot_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Slot of each row: its place in ``tensor`` and ``numpy``."""
+        """Slot of each row, shape ``(n,)``: its place in ``tensor`` and ``numpy``."""
         return self._places.slots(rows)
 
     def touch(self, rows: Rows = slice(None)) -> None:
@@ -88,7 +88,7 @@ class ArrayField:
         return self.numpy if self.is_dense else self.numpy[self.slot_of(np.arange(self.num_rows))]
 
     def bytes_of(self, rows: Rows) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """Numbers of the files that rows lie in, and their first bytes and ends in those."""
+        """Numbers of the files that rows lie in, and the bytes where they begin and end there, shape ``(R,)`` each."""
         numbers, starts, stops = _ranges(rows, places=self._places)
         first, size = self._places.first[numbers], self._row_bytes
         return numbers, (starts - first) * size, (stops - first) * size
@@ -210,12 +210,16 @@ class RaggedField:
         return np.diff(self.offsets.view(np.int64))
 
     def starts(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Where some rows begin in ``data``."""
+        """Where some rows begin in ``data``, shape ``(n,)``, counted in elements."""
         starts = self.offsets[rows].astype(np.int64)
         return starts if self._elements.is_dense else starts + self._shift_of(rows)
 
     def view(self, row: int) -> Any:
-        """The elements of one row, shape ``(length, *shape)``, over the mapped file; ``touch`` it first."""
+        """The elements of one row, shape ``(length, *shape)``, over the mapped file; ``touch`` it first.
+
+        Raises:
+            IndexError: There is no such row.
+        """
         if not 0 <= row < self.num_rows:
             raise IndexError(f"row {row} of {self.num_rows}")
         start, stop = int(self.offsets[row]), int(self.offsets[row + 1])
@@ -236,7 +240,7 @@ class RaggedField:
             self.guard.touch(numbers, starts=starts, stops=stops)
 
     def bytes_of(self, rows: Rows) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """Numbers of the files that the elements of rows lie in, and their first bytes and ends in those."""
+        """The same of the elements of rows: file numbers, first bytes and ends, shape ``(R,)`` each."""
         numbers, first, last = _ranges(rows, places=self._rows)
         base, size = self._elements.first[numbers], self._element_bytes
         starts, stops = self.offsets[first].astype(np.int64) - base, self.offsets[last].astype(np.int64) - base

@@ -43,17 +43,17 @@ class Places:
         self.is_dense: Final = not self.shift.any()
 
     def find(self, units: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Number of the segment that each unit lies in."""
+        """Number of the segment that each unit lies in, shape ``(n,)``."""
         if len(self.shift) == 1:
             return np.zeros(len(units), np.int64)
         return np.searchsorted(self.first[1:-1], units, side="right")
 
     def slots(self, units: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Slot of each unit."""
+        """Slot of each unit, shape ``(n,)``."""
         return units if self.is_dense else units + self.shift[self.find(units)]
 
     def pieces(self, start: int, stop: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """Segments that a range of units lies in, and the units where the range starts and stops in each."""
+        """Segments that a range of units lies in, and its first and last units plus one there, shape ``(R,)`` each."""
         starts, stops = np.maximum(self.first[:-1], start), np.minimum(self.first[1:], stop)
         numbers = np.flatnonzero(stops > starts)
         return numbers, starts[numbers], stops[numbers]

@@ -214,9 +214,21 @@ def open_files(
 
 
 def memory_shard(arrays: Mapping[str, NDArray[Any]], *, split: str, dataset: "Dataset | None" = None) -> Shard:
-    """A shard of arrays that are in memory already; equally many rows each, at least the field of one."""
+    """A shard of arrays that are in memory already; nothing is written or copied.
+
+    Args:
+        arrays: By field, at least one; shape ``(N, *shape)``, equally many rows each.
+        split: Name of the split.
+        dataset: What holds for every sample; training wants it.
+
+    Raises:
+        DataError: Fields differ in their number of rows, or there is none.
+    """
     fields = {name: Field.array(array.dtype, array.shape[1:]) for name, array in arrays.items()}
-    (num_rows,) = {len(array) for array in arrays.values()}
+    counts = {name: len(array) for name, array in arrays.items()}
+    if len(set(counts.values())) != 1:
+        raise DataError(f"fields differ in their number of rows: {counts}; give equally many of each, and one at least")
+    num_rows = next(iter(counts.values()))
     guard = Guard([], block_bytes=1)
     index = Index(
         split=split,

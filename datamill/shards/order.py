@@ -28,7 +28,7 @@ class Order(Protocol):
     """The order of one epoch, piece by piece."""
 
     def piece(self, position: int) -> tuple[int, NDArray[np.int64]]:
-        """The piece that holds a position: the position of its first row, and its rows."""
+        """The piece that holds a position: the position of its first row, and its rows, shape ``(n,)``."""
 
 
 class OrderReader:
@@ -41,7 +41,7 @@ class OrderReader:
         self._rows: NDArray[np.int64] = np.empty(0, np.int64)
 
     def rows(self, start: int, stop: int) -> NDArray[np.int64]:
-        """Rows at the positions from ``start`` to before ``stop``; never changed afterwards."""
+        """Rows at the positions from ``start`` to before ``stop``, shape ``(n,)``; never changed afterwards."""
         parts = []
         while start < stop:
             if not 0 <= start - self._start < len(self._rows):

@@ -66,7 +66,7 @@ class Piece:
 
     @property
     def unmade(self) -> NDArray[np.int64]:
-        """Positions of the samples whose arrays have to be made."""
+        """Positions of the samples whose arrays have to be made, shape ``(n,)``."""
         if self.linked is not None:
             return np.arange(0)
         return np.arange(len(self.rows)) if self.known is None else np.flatnonzero(self.known == ABSENT)

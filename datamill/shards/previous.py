@@ -57,7 +57,7 @@ class Previous:
         return rows.astype(np.min_scalar_type(-1 - self._shards[split].num_rows))  # mostly half of the memory
 
     def arrays(self, rows: NDArray[np.integer[Any]], *, split: int) -> NDArray[Any]:
-        """Arrays of some rows that ``rows`` gave; those of rows that follow one another are no copy."""
+        """Arrays of some rows that ``rows`` gave, shape ``(n, *shape)``; of rows that follow one another, no copy."""
         field = self._shards[split].fields["x"]
         assert isinstance(field, ArrayField)
         slots = field.slot_of(rows.astype(np.int64))

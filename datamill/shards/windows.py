@@ -52,14 +52,14 @@ class Runs:
         self.elements = ragged_tensor(field) if isinstance(field, RaggedField) else field.tensor.flatten(0, 1)
 
     def lengths(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Elements of some rows."""
+        """How many elements some rows have, shape ``(n,)``."""
         if isinstance(self._field, RaggedField):
             lengths: NDArray[np.int64] = self._field.lengths[rows]
             return lengths
         return np.full(len(rows), self._field.shape[0], np.int64)
 
     def starts(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Where they begin in ``elements``."""
+        """Where they begin in ``elements``, shape ``(n,)``."""
         if isinstance(self._field, RaggedField):
             return self._field.starts(rows)
         return self._field.slot_of(rows) * self._field.shape[0]

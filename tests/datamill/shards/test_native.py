@@ -222,3 +222,8 @@ def test_the_readme_reads_a_shard_with_numpy_alone(tmp_path: Path, monkeypatch: 
     np.testing.assert_array_equal(read("x"), np.concatenate([rows(3)["x"], rows(2)["x"]]))  # type: ignore[arg-type]
     assert [row.tobytes() for row in read("image")] == [b"one", b"", b"three", b"one", b""]
     assert [row.tolist() for row in read("tokens")] == [*TOKENS[:3], *TOKENS[:2]]
+
+
+def test_arrays_in_memory_have_equally_many_rows() -> None:
+    with pytest.raises(DataError, match=r"fields differ in their number of rows: {'x': 2, 'label': 3}; give equally"):
+        memory_shard({"x": np.zeros((2, 1)), "label": np.zeros(3, np.int32)}, split="train")
