@@ -3,6 +3,10 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("datamill", deadline=None)  # a busy machine is no fault of what is tested
+settings.load_profile("datamill")
 
 
 @pytest.fixture(autouse=True)
