@@ -32,7 +32,7 @@ from datamill.sources.stretches import Stretches, cut, stretches_of
 from datamill.stage import Context
 
 BATCH_IMAGES = 8_192
-WORTH_BYTES = 2**27  # of images to check, from which on workers gain more than their start costs
+WORTH_BYTES = 2**22  # of images to check, from which on workers gain something
 
 
 @dataclass
@@ -139,7 +139,8 @@ def _batches(
             under_way.append(chunk)
             yield chunk.entries["payload"].take(pa.array(chunk.unknown))
 
-    apply = context.engine.map if _new_bytes(found, journal=journal) >= WORTH_BYTES else map
+    is_much = _new_bytes(found, journal=journal) >= WORTH_BYTES
+    apply = partial(context.engine.map, is_lockless=True) if is_much else map
     checked = iter(apply(check, unknown()))
     for file in found:
         if file.memory is not None:

@@ -30,7 +30,7 @@ from datamill.stage import Context
 
 BATCH_FILES = 512
 REMOTE_READERS = 16  # files of a remote store that a worker waits for at a time
-WORTH_FILES, WORTH_BYTES = 10_000, 2**27  # to read, from which on workers gain more than their start costs
+WORTH_FILES, WORTH_BYTES = 2_048, 2**24  # to read, from which on workers gain something
 PASSING = ("vanished", "changed_while_read")  # reasons that say nothing of the file that the next ingest finds
 IMAGES = Dataset(name="images", modality="image", classes=())  # for the columns, which are those of all images
 
@@ -69,10 +69,11 @@ def read(
         grouped=source.group_from == "folder",
     )
     is_much = listing.num_fresh >= WORTH_FILES or listing.fresh_bytes >= WORTH_BYTES
+    apply: Apply = partial(context.engine.map, is_lockless=True) if is_much else map
     return Reading(
         dataset=Dataset(name=store.name or "images", modality="image", classes=sort_classes(list(listing.classes))),
         num_items=listing.num_files,
-        batches=_batches(listing, check=check, apply=context.engine.map if is_much else map, journal=journal),
+        batches=_batches(listing, check=check, apply=apply, journal=journal),
     )
 
 
