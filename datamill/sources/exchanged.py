@@ -137,7 +137,9 @@ def _batches(
     def unknown() -> Iterator[pa.Array]:
         for chunk in drawn(chunks, is_ahead=context.num_workers > 1):
             under_way.append(chunk)
-            yield chunk.entries["payload"].take(pa.array(chunk.unknown))
+            rows = chunk.unknown
+            payloads = chunk.entries["payload"]
+            yield payloads if len(rows) == len(payloads) else payloads.take(pa.array(rows))
 
     is_much = _new_bytes(found, journal=journal) >= WORTH_BYTES
     apply = partial(context.engine.map, is_lockless=True) if is_much else map

@@ -287,9 +287,7 @@ def _exempted(tables: Iterable[pa.Table], is_reject: NDArray[np.bool_]) -> Itera
 
 
 def _table(keys: pa.ChunkedArray, *, payloads: Sequence[bytes], grouped: bool) -> pa.Table:
-    images: Any = pa.StructArray.from_arrays(
-        [pa.array(payloads, pa.binary()), keys.combine_chunks()], fields=list(IMAGE_TYPE)
-    )
+    images: Any = pa.StructArray.from_arrays([_joined(payloads), keys.combine_chunks()], fields=list(IMAGE_TYPE))
     sources = keys.to_pylist()
     return sample_table(
         dataset=IMAGES,
@@ -298,6 +296,14 @@ def _table(keys: pa.ChunkedArray, *, payloads: Sequence[bytes], grouped: bool) -
         labels=_first_folders(keys),
         payload={"image": images},
         groups=pa.array([_group_of(key) for key in sources], pa.string()) if grouped else None,
+    )
+
+
+def _joined(payloads: Sequence[bytes]) -> pa.Array:
+    """Payloads as a column; Arrow would copy them again and again while it grows."""
+    ends = np.cumsum([0, *map(len, payloads)], dtype=np.int32)
+    return pa.Array.from_buffers(
+        pa.binary(), len(payloads), [None, pa.py_buffer(ends), pa.py_buffer(b"".join(payloads))]
     )
 
 
