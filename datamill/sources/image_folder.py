@@ -19,9 +19,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from datamill.errors import DataError
-from datamill.samples import IMAGE_TYPE, Dataset, content_hash, sort_classes
+from datamill.hashes import digits, hash_each
+from datamill.samples import IMAGE_TYPE, Dataset, sort_classes
 from datamill.sources.batches import BATCH_BYTES, Batch, Known, Reading, Reject, sample_table
-from datamill.sources.integrity import find_fault
+from datamill.sources.integrity import find_fault, find_faults
 from datamill.sources.journal import RECALLED, Journal
 from datamill.sources.listing import LISTING, StoredFile, files_of
 from datamill.sources.params import ImageFolderSource
@@ -139,27 +140,32 @@ def check_files(
     """
     store = open_store(url) if local_root is None else Store(url=url, root=local_root, filesystem=None)
     listed = files_of(files, folder=store.root.rstrip("/"))
-    check = partial(_check, store=store, max_pixels=max_pixels, max_file_bytes=max_file_bytes)
+    read = partial(_read_of_class, store=store, max_file_bytes=max_file_bytes)
     if store.filesystem is None:
-        results = [check(file) for file in listed]
+        results = [read(file) for file in listed]
     else:
         with ThreadPoolExecutor(max_workers=REMOTE_READERS) as pool:
-            results = list(pool.map(check, listed))
-    payloads = [result for result in results if isinstance(result, bytes)]
+            results = list(pool.map(read, listed))
+    places = [place for place, result in enumerate(results) if isinstance(result, bytes)]
+    payloads = _joined([result for result in results if isinstance(result, bytes)])
+    faults = find_faults(payloads, max_pixels=max_pixels)
+    for row, fault in faults.items():
+        results[places[row]] = Reject(listed[places[row]].key, *fault)
     is_sample = np.array([isinstance(result, bytes) for result in results], bool)
-    keys = files["key"].filter(pa.array(is_sample))
+    if faults:
+        payloads = payloads.take(pa.array(np.delete(np.arange(len(payloads)), list(faults))))
     return Checked(
-        table=_table(keys, payloads=payloads, grouped=grouped),
+        table=_table(files["key"].filter(pa.array(is_sample)), payloads=payloads, grouped=grouped),
         rejects=[result for result in results if isinstance(result, Reject)],
         is_sample=is_sample,
     )
 
 
-def _check(file: StoredFile, *, store: Store, max_pixels: int, max_file_bytes: int) -> bytes | Reject:
-    """The file's bytes, if it is an image of a class."""
+def _read_of_class(file: StoredFile, *, store: Store, max_file_bytes: int) -> bytes | Reject:
+    """The file's bytes, if it lies in the folder of a class."""
     if file.fault is None and "/" not in file.key:
         return Reject(file.key, "no_class", "lies beside the class folders; move it into the folder of its class")
-    return read_image(file, store=store, max_pixels=max_pixels, max_file_bytes=max_file_bytes)
+    return _read(file, store=store, max_file_bytes=max_file_bytes)
 
 
 def read_image(file: StoredFile, *, store: Store, max_pixels: int, max_file_bytes: int) -> bytes | Reject:
@@ -168,6 +174,12 @@ def read_image(file: StoredFile, *, store: Store, max_pixels: int, max_file_byte
     Raises:
         DataError: The store is not there, or failed.
     """
+    payload = _read(file, store=store, max_file_bytes=max_file_bytes)
+    fault = find_fault(payload, max_pixels=max_pixels) if isinstance(payload, bytes) else None
+    return payload if fault is None else Reject(file.key, *fault)
+
+
+def _read(file: StoredFile, *, store: Store, max_file_bytes: int) -> bytes | Reject:
     if file.fault is not None:
         return Reject(file.key, *file.fault)
     if file.size_bytes > max_file_bytes:
@@ -188,8 +200,7 @@ def read_image(file: StoredFile, *, store: Store, max_pixels: int, max_file_byte
         raise DataError(f"{file.key} cannot be read: {told}; run ingest again") from error
     if payload is None:
         return Reject(file.key, "changed_while_read", f"was listed with {file.size_bytes} bytes and then changed")
-    fault = find_fault(payload, max_pixels=max_pixels)
-    return payload if fault is None else Reject(file.key, *fault)
+    return payload
 
 
 def _batches(
@@ -286,13 +297,13 @@ def _exempted(tables: Iterable[pa.Table], is_reject: NDArray[np.bool_]) -> Itera
         start += table.num_rows
 
 
-def _table(keys: pa.ChunkedArray, *, payloads: Sequence[bytes], grouped: bool) -> pa.Table:
-    images: Any = pa.StructArray.from_arrays([_joined(payloads), keys.combine_chunks()], fields=list(IMAGE_TYPE))
+def _table(keys: pa.ChunkedArray, *, payloads: pa.Array, grouped: bool) -> pa.Table:
+    images: Any = pa.StructArray.from_arrays([payloads, keys.combine_chunks()], fields=list(IMAGE_TYPE))
     sources = keys.to_pylist()
     return sample_table(
         dataset=IMAGES,
         sources=sources,
-        contents=[content_hash(payload) for payload in payloads],
+        contents=digits(hash_each(payloads)),
         labels=_first_folders(keys),
         payload={"image": images},
         groups=pa.array([_group_of(key) for key in sources], pa.string()) if grouped else None,

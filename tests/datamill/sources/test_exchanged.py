@@ -289,7 +289,11 @@ def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
         seen.append(payload)
         return find(payload, **limits)
 
-    monkeypatch.setattr(entries, "find_fault", find_fault)
+    def find_faults(payloads: pa.Array, **limits: int) -> dict[int, Any]:
+        found = enumerate(find_fault(payload, **limits) for payload in payloads.to_pylist())
+        return {row: fault for row, fault in found if fault is not None}
+
+    monkeypatch.setattr(entries, "find_faults", find_faults)
     return seen
 
 
