@@ -1,17 +1,25 @@
 """Folders of image files turned into samples, beside the tools that turn them into shards or tables.
 
     python benchmarks/ingest.py --check                       40,000 small and 10,000 larger images (about 8 minutes)
-    python benchmarks/ingest.py --peers /path/to/python       an interpreter that has datasets and webdataset
+    python benchmarks/ingest.py --peers /path/to/python       an interpreter that has the peers
     python benchmarks/ingest.py --quick --check               few images, one round, half a minute
 
 Every contender runs in a process of its own, once a round, after its imports and on files that were read before.
 ``floor`` lists, reads and decodes the files and does nothing else; ``ours`` checks every byte, decodes every image,
-names it by its content and writes verified parts; ``again`` does so when no file has changed. ``webdataset`` writes tar
-files and ``datasets`` Parquet, without looking at an image; ``webdataset-decoded`` decodes each first. The last lines
-name each figure beside its bar; with ``--check`` the exit status is 1 when one is missed.
+names it by its content and writes verified parts; ``again`` does so when no file has changed. Peers do not look at an
+image: ``webdataset`` writes tar files, ``mds`` and ``litdata`` shards, ``pyarrow`` and ``datasets`` Parquet; as
+``-decoded`` they decode each first. A peer that does not load is absent, and its reason is printed. Peers are best
+installed apart, because datasets 5 wants a newer huggingface-hub than transformers 4 bears, and datasets 4 an older
+fsspec than s3fs::
+
+    pip install 'datasets<5' webdataset mosaicml-streaming litdata pyarrow opencv-python-headless
+
+Processor time is that of the process and of all that it has started. The last lines name each figure beside its bar;
+with ``--check`` the exit status is 1 when one is missed.
 """
 
 import argparse
+import itertools
 import json
 import os
 import platform
@@ -23,6 +31,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +40,7 @@ from pipeline import Figure
 CLASSES = 10
 MIB = 2**20
 LIMITS = {"max_pixels": 64_000_000, "max_file_bytes": 2**30}
-PEERS = ("webdataset", "webdataset-decoded", "datasets")
-CHECKING = ("webdataset-decoded",)  # of these, the one that decodes what it converts
+DECODED = "-decoded"  # ends the name of a peer that decodes what it converts
 
 
 def main() -> int:
@@ -59,16 +67,19 @@ def judge(cost: dict[str, float], *, capacity: float, side: int, is_quick: bool)
     mine = min(cost["ours"], cost["ours-2"])
     if is_quick:
         return [Figure(f"{side} px: ours us/image", mine, 10_000, at_most=True)]
-    # Two processes on two virtual cores need not be twice as fast, so the bar is a share of what two floors gain.
+    # Two workers on two virtual cores need not be twice as fast, so the bar is a share of what two floors gain.
     gain = cost["ours"] / cost["ours-2"] / capacity
     title = f"{side} px: gain of two workers ({cost['ours'] / cost['ours-2']:.2f}) / of two processes ({capacity:.2f})"
     figures = [
         Figure(title, gain, 0.6 if side < 100 else 0.8, at_most=False),  # one process lists what all read
         Figure(f"{side} px: unchanged / first", cost["again"] / cost["ours"], 0.6, at_most=True),
     ]
-    checking = [cost[name] for name in CHECKING if name in cost]
-    if checking:
-        figures.append(Figure(f"{side} px: ours / fastest peer that decodes", mine / min(checking), 1.0, at_most=True))
+    for kind, is_decoding in (("converts", False), ("decodes and converts", True)):
+        peers = {name: cost[name] for name in PEERS if name in cost and name.endswith(DECODED) == is_decoding}
+        if peers:
+            fastest = min(peers, key=peers.__getitem__)
+            title = f"{side} px: ours / fastest peer that {kind} ({fastest})"
+            figures.append(Figure(title, mine / peers[fastest], 1.0, at_most=True))
     return figures
 
 
@@ -115,27 +126,25 @@ def draw(folder: Path, *, side: int, ending: str, count: int) -> None:
 def take_turns(source: Path, out: Path, *, rounds: int, peers: str) -> dict[str, float]:
     """Microseconds per image of each contender, the median of its turns."""
     turns: dict[str, list[float]] = {}
-    absent: set[str] = set()
+    absent: dict[str, str] = {}
     for _ in range(rounds):
         for name in CONTENDERS:
-            if name not in absent:
-                python = peers if name in PEERS else sys.executable
-                found = run(name, source, out, python=python)
-                if found is None:
-                    absent.add(name)
-                    continue
-                turns.setdefault(name, []).append(found["seconds"] / found["count"] * 1e6)
-                print(
-                    f"{source.name} {name:20} {turns[name][-1]:7.1f} us/image, peak {found['peak_mib']:.0f} MiB",
-                    flush=True,
-                )
-    for name in absent:
-        print(f"{source.name} {name:20} absent", flush=True)
+            if name in absent:
+                continue
+            found = run(name, source, out, python=peers if name in PEERS else sys.executable)
+            if isinstance(found, str):
+                absent[name] = found
+                print(f"{source.name} {name:20} absent: {found}", flush=True)
+                continue
+            spent, cpu = (found[key] / found["count"] * 1e6 for key in ("seconds", "cpu_seconds"))
+            turns.setdefault(name, []).append(spent)
+            told = f"{spent:7.1f} us/image, {cpu:7.1f} us of processor time, peak {found['peak_mib']:.0f} MiB"
+            print(f"{source.name} {name:20} {told}", flush=True)
     return {name: statistics.median(values) for name, values in turns.items()}
 
 
-def run(name: str, source: Path, out: Path, *, python: str) -> dict[str, float] | None:
-    """What a contender measured; ``None`` where it is not installed."""
+def run(name: str, source: Path, out: Path, *, python: str) -> dict[str, float] | str:
+    """What a contender measured; of a peer that does not run, the reason."""
     if name != "again":
         shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True, exist_ok=True)
@@ -143,16 +152,30 @@ def run(name: str, source: Path, out: Path, *, python: str) -> dict[str, float] 
         read(path)
     command = [python, __file__, "--child", name, "--source", str(source), "--out", str(out)]
     done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        if "ModuleNotFoundError" in done.stderr and name in PEERS:
-            return None
+    if not done.returncode:
+        return dict(json.loads(done.stdout.splitlines()[-1]))
+    if name not in PEERS:
         sys.exit(f"{name} failed:\n{done.stderr[-3000:]}")
-    return dict(json.loads(done.stdout.splitlines()[-1]))
+    return (done.stderr.strip().splitlines() or ["no word"])[-1][:200]
 
 
-def measured(count: int, *, since: float) -> dict[str, float]:
-    seconds = time.perf_counter() - since
-    return {"seconds": seconds, "count": count, "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+class Clock:
+    """Measures one contender."""
+
+    def __init__(self) -> None:
+        """Start."""
+        self._cpu, self._start = self._cpu_seconds(), time.perf_counter()
+
+    def read(self, count: int) -> dict[str, float]:
+        """Time since the start, for so many images."""
+        seconds = time.perf_counter() - self._start
+        peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        spent = {"seconds": seconds, "cpu_seconds": self._cpu_seconds() - self._cpu}
+        return {**spent, "count": count, "peak_mib": peak_mib}
+
+    def _cpu_seconds(self) -> float:
+        usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        return sum(one.ru_utime + one.ru_stime for one in usages)
 
 
 def image_files(source: Path) -> Iterator[tuple[str, str]]:
@@ -175,12 +198,12 @@ def floor(source: Path, out: Path) -> dict[str, float]:
     import numpy as np
 
     cv2.setNumThreads(1)
-    start, count = time.perf_counter(), 0
+    clock, count = Clock(), 0
     for path, _ in image_files(source):
         payload = read(path)
         assert cv2.imdecode(np.frombuffer(payload, np.uint8), cv2.IMREAD_UNCHANGED) is not None
         count += 1
-    return measured(count, since=start)
+    return clock.read(count)
 
 
 def ours(source: Path, out: Path, *, num_workers: int = 1, is_again: bool = False) -> dict[str, float]:
@@ -212,9 +235,9 @@ def ours(source: Path, out: Path, *, num_workers: int = 1, is_again: bool = Fals
     )
     folder = {"kind": "image_folder", "path": str(source), "group_from": "none"}
     params = IngestParams.model_validate({"source": folder, **LIMITS})
-    start = time.perf_counter()
+    clock = Clock()
     metrics = ingest(**outputs, params=params, context=context)
-    return measured(metrics["num_samples"], since=start)
+    return clock.read(metrics["num_samples"])
 
 
 def again(source: Path, out: Path) -> dict[str, float]:
@@ -225,43 +248,114 @@ def again(source: Path, out: Path) -> dict[str, float]:
     return ours(source, out, is_again=True)
 
 
-def webdataset(source: Path, out: Path, *, is_decoding: bool = False) -> dict[str, float]:
-    import webdataset
+class Payloads:
+    """Bytes of files, decoded once where asked."""
 
-    if is_decoding:
+    def __init__(self, *, is_decoding: bool) -> None:
+        """Load what is needed."""
+        self._is_decoding = is_decoding
+        if is_decoding:
+            import cv2
+
+            cv2.setNumThreads(1)
+
+    def of(self, path: str) -> bytes:
+        """A file's bytes."""
+        payload = read(path)
+        if self._is_decoding:
+            self.decode(payload)
+        return payload
+
+    def decode(self, payload: bytes) -> None:
         import cv2
         import numpy as np
 
-        cv2.setNumThreads(1)
-    start, count = time.perf_counter(), 0
-    with webdataset.ShardWriter(f"{out}/%06d.tar", maxcount=50_000, verbose=0) as writer:
+        assert cv2.imdecode(np.frombuffer(payload, np.uint8), cv2.IMREAD_UNCHANGED) is not None
+
+
+def webdataset(source: Path, out: Path, *, is_decoding: bool = False) -> dict[str, float]:
+    import webdataset
+
+    payloads = Payloads(is_decoding=is_decoding)
+    clock, count = Clock(), 0
+    with webdataset.ShardWriter(f"file:{out}/%06d.tar", maxcount=50_000, verbose=0) as writer:
         for path, label in image_files(source):
-            payload = read(path)
-            if is_decoding:
-                assert cv2.imdecode(np.frombuffer(payload, np.uint8), cv2.IMREAD_UNCHANGED) is not None
-            writer.write({"__key__": f"{count:09d}", path.rpartition(".")[2]: payload, "cls": label})
+            writer.write({"__key__": f"{count:09d}", path.rpartition(".")[2]: payloads.of(path), "cls": label})
             count += 1
-    return measured(count, since=start)
+    return clock.read(count)
 
 
-def datasets(source: Path, out: Path) -> dict[str, float]:
+def mds(source: Path, out: Path, *, is_decoding: bool = False) -> dict[str, float]:
+    from loading.stubs import import_streaming
+
+    sys.path.remove(str(Path(__file__).parent))  # where a module of ours has the library's name
+    streaming = import_streaming()
+    payloads = Payloads(is_decoding=is_decoding)
+    clock, count = Clock(), 0
+    with streaming.MDSWriter(out=str(out / "mds"), columns={"image": "bytes", "label": "str"}) as writer:
+        for path, label in image_files(source):
+            writer.write({"image": payloads.of(path), "label": label})
+            count += 1
+    return clock.read(count)
+
+
+def litdata(source: Path, out: Path, *, is_decoding: bool = False) -> dict[str, float]:
+    import litdata
+
+    payloads = Payloads(is_decoding=is_decoding)
+
+    def sample(item: tuple[str, str]) -> dict[str, Any]:
+        return {"image": payloads.of(item[0]), "label": item[1]}
+
+    clock = Clock()
+    items = list(image_files(source))
+    workers = {"num_workers": os.cpu_count(), "start_method": "fork", "verbose": False}
+    litdata.optimize(sample, items, str(out / "lit"), chunk_bytes="64MB", **workers)
+    return clock.read(len(items))
+
+
+def pyarrow(source: Path, out: Path, *, is_decoding: bool = False) -> dict[str, float]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    payloads = Payloads(is_decoding=is_decoding)
+    image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    schema = pa.schema([("image", image), ("label", pa.string())])
+    clock, count = Clock(), 0
+    with pq.ParquetWriter(out / "train.parquet", schema) as writer:
+        files = image_files(source)
+        while some := list(itertools.islice(files, 1_000)):
+            rows = [{"bytes": payloads.of(path), "path": path} for path, _ in some]
+            writer.write_table(pa.table([pa.array(rows, image), pa.array([label for _, label in some])], schema=schema))
+            count += len(some)
+    return clock.read(count)
+
+
+def datasets(source: Path, out: Path, *, is_decoding: bool = False) -> dict[str, float]:
     os.environ.update(HF_HOME=str(out / "home"), HF_HUB_OFFLINE="1", HF_DATASETS_DISABLE_PROGRESS_BARS="1")
     import datasets
 
-    start = time.perf_counter()
+    payloads = Payloads(is_decoding=is_decoding)
+    clock = Clock()
     loaded = datasets.load_dataset("imagefolder", data_dir=str(source), split="train", cache_dir=str(out / "cache"))
+    if is_decoding:
+        for image in loaded.cast_column("image", datasets.Image(decode=False))["image"]:
+            payloads.of(image["path"])
     loaded.to_parquet(str(out / "train.parquet"))
-    return measured(len(loaded), since=start)
+    return clock.read(len(loaded))
 
 
+CONVERTERS = (webdataset, mds, litdata, pyarrow, datasets)
+PEERS: dict[str, Callable[[Path, Path], dict[str, float]]] = {
+    **{one.__name__: one for one in CONVERTERS},
+    **{one.__name__ + DECODED: partial(one, is_decoding=True) for one in CONVERTERS},
+}
 CONTENDERS: dict[str, Callable[[Path, Path], dict[str, float]]] = {
     "floor": floor,
     "ours": ours,
     "again": again,
-    "ours-2": lambda source, out: ours(source, out, num_workers=2),
-    "webdataset": webdataset,
-    "webdataset-decoded": lambda source, out: webdataset(source, out, is_decoding=True),
-    "datasets": datasets,
+    "ours-2": partial(ours, num_workers=2),
+    **PEERS,
 }
 
 if __name__ == "__main__":

@@ -91,11 +91,14 @@ class Tracker(Protocol):
 class Engine(Protocol):
     """Where the parts of the data are worked on."""
 
-    def map(self, function: Callable[[T], R], items: Iterable[T], *, total: int | None = None) -> Iterator[R]:
+    def map(
+        self, function: Callable[[T], R], items: Iterable[T], *, total: int | None = None, is_lockless: bool = False
+    ) -> Iterator[R]:
         """Results in the order of ``items``; few of them wait at a time, so memory does not grow with their number.
 
         ``function`` is a function of a module, or a ``functools.partial`` of one; what it takes and gives can be
-        pickled. A worker that dies has its item tried again.
+        pickled. A worker that dies has its item tried again. A function that lets go of Python's lock most of the time,
+        which ``is_lockless`` says, runs on threads where no cluster is.
         """
 
     def share(self, path: Path) -> str:

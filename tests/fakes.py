@@ -34,7 +34,9 @@ class InlineEngine:
         """Nothing was worked on yet."""
         self.num_items = 0
 
-    def map(self, function: Callable[[T], R], items: Iterable[T], *, total: int | None = None) -> Iterator[R]:
+    def map(
+        self, function: Callable[[T], R], items: Iterable[T], *, total: int | None = None, is_lockless: bool = False
+    ) -> Iterator[R]:
         """Each result when it is asked for."""
         for item in items:
             self.num_items += 1

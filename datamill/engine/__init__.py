@@ -27,6 +27,7 @@ from datamill.engine import storage as stores
 from datamill.engine import worker
 from datamill.engine.storage import fetch
 from datamill.engine.window import Backend, map_in_order
+from datamill.overlap import ahead
 from datamill.settings import EngineKind
 
 __all__ = ["Engine", "fetch"]
@@ -51,7 +52,14 @@ class Engine:
     num_workers: int = 1
     storage: str = ""
 
-    def map(self, function: Callable[[T], R], items: Iterable[T], *, total: int | None = None) -> Iterator[R]:
+    def map(
+        self,
+        function: Callable[[T], R],
+        items: Iterable[T],
+        *,
+        total: int | None = None,
+        is_lockless: bool = False,
+    ) -> Iterator[R]:
         """``function`` of each item, in the order of the items, computed a few items ahead of whoever reads them.
 
         At most twice as many items as there are workers are taken from ``items`` and not yet given back, so memory
@@ -62,6 +70,8 @@ class Engine:
             function: A function of a module, or a ``functools.partial`` of one: workers import it.
             items: What to work on; small descriptions such as paths, because they travel.
             total: How many there are, where known.
+            is_lockless: Whether ``function`` lets go of Python's lock most of the time, as decoders do that are given
+                much at once. Local workers are threads of this process then, which cost no start and copy nothing.
 
         Raises:
             ParamsError: The engine is not installed.
@@ -74,6 +84,9 @@ class Engine:
         if len(first) < 2 or (self.kind == "loky" and self.num_workers == 1):
             for item in everything:
                 yield worker.compute(function, item)
+        elif self.kind == "loky" and is_lockless:
+            with worker.one_thread():
+                yield from ahead(function, everything, num_threads=self.num_workers)
         else:
             yield from map_in_order(self._workers(), function, everything, total=total)
 

@@ -13,7 +13,7 @@ from datamill.samples import IMAGE_TYPE
 from datamill.shards.exchange.records import Columns, Label
 from datamill.sources.batches import Reject, sample_table
 from datamill.sources.image_folder import IMAGES
-from datamill.sources.integrity import Fault, find_fault
+from datamill.sources.integrity import Fault, find_faults
 
 ENTRIES = pa.schema(
     [
@@ -79,8 +79,7 @@ def is_candidate(entries: pa.RecordBatch) -> NDArray[np.bool_]:
 
 def check_payloads(payloads: pa.Array, *, max_pixels: int) -> Checked:
     """Hashes and faults of encoded images; in a worker."""
-    found = enumerate(find_fault(payload, max_pixels=max_pixels) for payload in payloads.to_pylist())
-    return Checked(hashes.hash_each(payloads), {row: fault for row, fault in found if fault is not None})
+    return Checked(hashes.hash_each(payloads), find_faults(payloads, max_pixels=max_pixels))
 
 
 def check_images(entries: pa.RecordBatch, *, max_pixels: int) -> tuple[pa.Table, list[Reject]]:

@@ -32,7 +32,7 @@ from datamill.sources.stretches import Stretches, cut, stretches_of
 from datamill.stage import Context
 
 BATCH_IMAGES = 8_192
-WORTH_BYTES = 2**27  # of images to check, from which on workers gain more than their start costs
+WORTH_BYTES = 2**22  # of images to check, from which on workers gain something
 
 
 @dataclass
@@ -137,9 +137,12 @@ def _batches(
     def unknown() -> Iterator[pa.Array]:
         for chunk in drawn(chunks, is_ahead=context.num_workers > 1):
             under_way.append(chunk)
-            yield chunk.entries["payload"].take(pa.array(chunk.unknown))
+            rows = chunk.unknown
+            payloads = chunk.entries["payload"]
+            yield payloads if len(rows) == len(payloads) else payloads.take(pa.array(rows))
 
-    apply = context.engine.map if _new_bytes(found, journal=journal) >= WORTH_BYTES else map
+    is_much = _new_bytes(found, journal=journal) >= WORTH_BYTES
+    apply = partial(context.engine.map, is_lockless=True) if is_much else map
     checked = iter(apply(check, unknown()))
     for file in found:
         if file.memory is not None:

@@ -19,9 +19,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from datamill.errors import DataError
-from datamill.samples import IMAGE_TYPE, Dataset, content_hash, sort_classes
+from datamill.hashes import digits, hash_each
+from datamill.samples import IMAGE_TYPE, Dataset, sort_classes
 from datamill.sources.batches import BATCH_BYTES, Batch, Known, Reading, Reject, sample_table
-from datamill.sources.integrity import find_fault
+from datamill.sources.integrity import find_fault, find_faults
 from datamill.sources.journal import RECALLED, Journal
 from datamill.sources.listing import LISTING, StoredFile, files_of
 from datamill.sources.params import ImageFolderSource
@@ -30,7 +31,7 @@ from datamill.stage import Context
 
 BATCH_FILES = 512
 REMOTE_READERS = 16  # files of a remote store that a worker waits for at a time
-WORTH_FILES, WORTH_BYTES = 10_000, 2**27  # to read, from which on workers gain more than their start costs
+WORTH_FILES, WORTH_BYTES = 2_048, 2**24  # to read, from which on workers gain something
 PASSING = ("vanished", "changed_while_read")  # reasons that say nothing of the file that the next ingest finds
 IMAGES = Dataset(name="images", modality="image", classes=())  # for the columns, which are those of all images
 
@@ -69,10 +70,11 @@ def read(
         grouped=source.group_from == "folder",
     )
     is_much = listing.num_fresh >= WORTH_FILES or listing.fresh_bytes >= WORTH_BYTES
+    apply: Apply = partial(context.engine.map, is_lockless=True) if is_much else map
     return Reading(
         dataset=Dataset(name=store.name or "images", modality="image", classes=sort_classes(list(listing.classes))),
         num_items=listing.num_files,
-        batches=_batches(listing, check=check, apply=context.engine.map if is_much else map, journal=journal),
+        batches=_batches(listing, check=check, apply=apply, journal=journal),
     )
 
 
@@ -138,27 +140,32 @@ def check_files(
     """
     store = open_store(url) if local_root is None else Store(url=url, root=local_root, filesystem=None)
     listed = files_of(files, folder=store.root.rstrip("/"))
-    check = partial(_check, store=store, max_pixels=max_pixels, max_file_bytes=max_file_bytes)
+    read = partial(_read_of_class, store=store, max_file_bytes=max_file_bytes)
     if store.filesystem is None:
-        results = [check(file) for file in listed]
+        results = [read(file) for file in listed]
     else:
         with ThreadPoolExecutor(max_workers=REMOTE_READERS) as pool:
-            results = list(pool.map(check, listed))
-    payloads = [result for result in results if isinstance(result, bytes)]
+            results = list(pool.map(read, listed))
+    places = [place for place, result in enumerate(results) if isinstance(result, bytes)]
+    payloads = _joined([result for result in results if isinstance(result, bytes)])
+    faults = find_faults(payloads, max_pixels=max_pixels)
+    for row, fault in faults.items():
+        results[places[row]] = Reject(listed[places[row]].key, *fault)
     is_sample = np.array([isinstance(result, bytes) for result in results], bool)
-    keys = files["key"].filter(pa.array(is_sample))
+    if faults:
+        payloads = payloads.take(pa.array(np.delete(np.arange(len(payloads)), list(faults))))
     return Checked(
-        table=_table(keys, payloads=payloads, grouped=grouped),
+        table=_table(files["key"].filter(pa.array(is_sample)), payloads=payloads, grouped=grouped),
         rejects=[result for result in results if isinstance(result, Reject)],
         is_sample=is_sample,
     )
 
 
-def _check(file: StoredFile, *, store: Store, max_pixels: int, max_file_bytes: int) -> bytes | Reject:
-    """The file's bytes, if it is an image of a class."""
+def _read_of_class(file: StoredFile, *, store: Store, max_file_bytes: int) -> bytes | Reject:
+    """The file's bytes, if it lies in the folder of a class."""
     if file.fault is None and "/" not in file.key:
         return Reject(file.key, "no_class", "lies beside the class folders; move it into the folder of its class")
-    return read_image(file, store=store, max_pixels=max_pixels, max_file_bytes=max_file_bytes)
+    return _read(file, store=store, max_file_bytes=max_file_bytes)
 
 
 def read_image(file: StoredFile, *, store: Store, max_pixels: int, max_file_bytes: int) -> bytes | Reject:
@@ -167,6 +174,12 @@ def read_image(file: StoredFile, *, store: Store, max_pixels: int, max_file_byte
     Raises:
         DataError: The store is not there, or failed.
     """
+    payload = _read(file, store=store, max_file_bytes=max_file_bytes)
+    fault = find_fault(payload, max_pixels=max_pixels) if isinstance(payload, bytes) else None
+    return payload if fault is None else Reject(file.key, *fault)
+
+
+def _read(file: StoredFile, *, store: Store, max_file_bytes: int) -> bytes | Reject:
     if file.fault is not None:
         return Reject(file.key, *file.fault)
     if file.size_bytes > max_file_bytes:
@@ -187,8 +200,7 @@ def read_image(file: StoredFile, *, store: Store, max_pixels: int, max_file_byte
         raise DataError(f"{file.key} cannot be read: {told}; run ingest again") from error
     if payload is None:
         return Reject(file.key, "changed_while_read", f"was listed with {file.size_bytes} bytes and then changed")
-    fault = find_fault(payload, max_pixels=max_pixels)
-    return payload if fault is None else Reject(file.key, *fault)
+    return payload
 
 
 def _batches(
@@ -285,18 +297,24 @@ def _exempted(tables: Iterable[pa.Table], is_reject: NDArray[np.bool_]) -> Itera
         start += table.num_rows
 
 
-def _table(keys: pa.ChunkedArray, *, payloads: Sequence[bytes], grouped: bool) -> pa.Table:
-    images: Any = pa.StructArray.from_arrays(
-        [pa.array(payloads, pa.binary()), keys.combine_chunks()], fields=list(IMAGE_TYPE)
-    )
+def _table(keys: pa.ChunkedArray, *, payloads: pa.Array, grouped: bool) -> pa.Table:
+    images: Any = pa.StructArray.from_arrays([payloads, keys.combine_chunks()], fields=list(IMAGE_TYPE))
     sources = keys.to_pylist()
     return sample_table(
         dataset=IMAGES,
         sources=sources,
-        contents=[content_hash(payload) for payload in payloads],
+        contents=digits(hash_each(payloads)),
         labels=_first_folders(keys),
         payload={"image": images},
         groups=pa.array([_group_of(key) for key in sources], pa.string()) if grouped else None,
+    )
+
+
+def _joined(payloads: Sequence[bytes]) -> pa.Array:
+    """Payloads as a column; Arrow would copy them again and again while it grows."""
+    ends = np.cumsum([0, *map(len, payloads)], dtype=np.int32)
+    return pa.Array.from_buffers(
+        pa.binary(), len(payloads), [None, pa.py_buffer(ends), pa.py_buffer(b"".join(payloads))]
     )
 
 

@@ -23,6 +23,11 @@ def process_of(item):
     return os.getpid()
 
 
+def thread_of(item):
+    time.sleep(0.05)
+    return os.getpid(), threading.get_ident()
+
+
 def slowest_first(item):
     time.sleep(0.2 if item == 0 else 0)
     return item
@@ -112,6 +117,23 @@ def test_a_single_item_or_a_single_worker_takes_no_process():
     assert list(Engine(num_workers=1).map(process_of, [1, 2])) == [os.getpid()] * 2
     assert list(TWO.map(process_of, [])) == []
     assert os.getpid() not in list(TWO.map(process_of, [1, 2]))
+
+
+def test_what_lets_go_of_the_lock_runs_on_threads_of_this_process_in_order():
+    assert list(TWO.map(slowest_first, range(6), is_lockless=True)) == [0, 1, 2, 3, 4, 5]
+    processes, threads = zip(*TWO.map(thread_of, range(6), is_lockless=True), strict=True)
+    assert set(processes) == {os.getpid()}
+    assert len(set(threads)) == 2
+    assert threading.get_ident() not in threads
+    assert list(TWO.map(thread_counts, range(3), is_lockless=True)) == [{1}] * 3
+
+
+def test_an_error_on_a_thread_is_raised_in_its_place_and_ends_the_rest():
+    results = TWO.map(fail, range(100), is_lockless=True)
+    assert next(results) == 0
+    with pytest.raises(DataError, match="label 'x' is unknown"):
+        next(results)
+    assert list(results) == []
 
 
 def test_workers_stay_for_the_next_map():

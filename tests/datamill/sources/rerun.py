@@ -18,7 +18,9 @@ R = TypeVar("R")
 class TravellingEngine(InlineEngine):
     """Sends functions, items and results through pickle, as they go to other processes and back."""
 
-    def map(self, function: Callable[[T], R], items: Iterable[T], *, total: int | None = None) -> Iterator[R]:
+    def map(
+        self, function: Callable[[T], R], items: Iterable[T], *, total: int | None = None, is_lockless: bool = False
+    ) -> Iterator[R]:
         """Each result when it is asked for."""
         for item in items:
             self.num_items += 1

@@ -289,7 +289,11 @@ def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
         seen.append(payload)
         return find(payload, **limits)
 
-    monkeypatch.setattr(entries, "find_fault", find_fault)
+    def find_faults(payloads: pa.Array, **limits: int) -> dict[int, Any]:
+        found = enumerate(find_fault(payload, **limits) for payload in payloads.to_pylist())
+        return {row: fault for row, fault in found if fault is not None}
+
+    monkeypatch.setattr(entries, "find_faults", find_faults)
     return seen
 
 
@@ -338,6 +342,8 @@ def test_any_edits_of_rows_give_what_a_first_ingest_gives(
     files = {
         name: [(f"{row}.png" if named else "", gradient(row % 40), row % 2) for row in range(60)] for name in ("a", "b")
     }
+    whole = [(f"{label}.png" if named else "", gradient(200 + label), label) for label in range(3)]
+    write_rows(folder / "raw" / "whole.parquet", whole)  # whatever the edits do, each class keeps a sample
     workspace = Workspace(folder, source(folder / "raw", "parquet"), num_workers=num_workers)
     for script in [[], *scripts]:
         for verb, number in script:
@@ -382,7 +388,7 @@ def edit(rows: list[tuple[str, bytes, int]], verb: str, number: int) -> None:
     elif verb == "insert":
         rows.insert(place, (f"new-{number}.png" * bool(name), gradient(number % 250), label))
     elif verb == "spoil":
-        rows[place] = name, payload[: number % len(payload)], label
+        rows[place] = name, payload[: number % max(1, len(payload))], label
     else:
         changed = {"change": (name, gradient(number % 250), label), "relabel": (name, payload, -1 if number % 3 else 2)}
         rows[place] = changed.get(verb, (f"named-{number}.png" * bool(name), payload, label))

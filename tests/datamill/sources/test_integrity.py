@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datamill.sources import integrity
+from datamill.sources import integrity, small_pngs
 from datamill.sources.integrity import find_fault
 
 PIXELS = cv2.resize(np.random.default_rng(0).integers(0, 255, (6, 6, 3), dtype=np.uint8), (40, 30))
@@ -128,9 +128,9 @@ def test_a_stream_that_reaches_beyond_its_window_is_left_to_the_decoder() -> Non
     sound = plain_png(header=(600, 2, 8, 0, 0, 0, 0), rows=rows, window=11)
     assert integrity._is_plain_png(sound, max_pixels=2000)
     place = sound.index(b"IDAT") + 4
-    body = bytearray(sound[place : -len(integrity.PNG_END) - 4])
+    body = bytearray(sound[place : -len(small_pngs.PNG_END) - 4])
     body[:2] = struct.pack(">H", next(0x0800 | flags for flags in range(256) if (0x0800 | flags) % 31 == 0))
-    lying = sound[: place - 8] + chunk(b"IDAT", bytes(body)) + integrity.PNG_END
+    lying = sound[: place - 8] + chunk(b"IDAT", bytes(body)) + small_pngs.PNG_END
     assert not integrity._is_plain_png(lying, max_pixels=2000)
 
 
@@ -151,7 +151,7 @@ def test_a_jpeg_decodes_at_an_eighth_of_its_size_exactly_where_it_decodes(
         payload = payload[:place] + inserted + payload[place + removed :]
     small, full = (
         cv2.imdecode(np.frombuffer(payload, np.uint8), flag)
-        for flag in (integrity.SMALL_JPEG[shape[2]], cv2.IMREAD_GRAYSCALE if shape[2] == 1 else cv2.IMREAD_COLOR)
+        for flag in (integrity.SMALL_JPEG, cv2.IMREAD_GRAYSCALE if shape[2] == 1 else cv2.IMREAD_COLOR)
     )
     assert (small is None) == (full is None)
 
