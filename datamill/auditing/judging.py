@@ -209,8 +209,7 @@ def judge_labels(
         find = partial(cleanlab.filter.find_label_issues, filter_by=method, n_jobs=1)
     else:
         usual = confident_thresholds(train, num_classes=len(classes))
-        counts = np.sum([np.bincount(given, minlength=len(classes)) for given, _ in train()], axis=0)
-        find = IssueRule(train, counts=counts, method=method, thresholds=usual).find
+        find = IssueRule(train, method=method, thresholds=usual).find
     for rows, (given, among) in judged():
         is_train = folds[rows] >= 0
         favourite = among.argmax(axis=1)
@@ -234,11 +233,17 @@ def _judged_blocks(
         start, stop = stop, stop + len(block)
         given = place_of[labels[start:stop]]
         rows = np.flatnonzero((given >= 0) & np.isfinite(block[:, 0]))  # a row is finite or not as a whole
-        among = block[:, classes] + 1e-12  # no zero row where all mass is on classes not judged
+        among = block if len(classes) == block.shape[1] else _among(block, classes=classes)
         if len(rows) < len(block):
             given, among = given[rows], among[rows]
-        among /= among.sum(axis=1, keepdims=True)
         yield start + rows, (given, among)
+
+
+def _among(block: NDArray[np.float64], *, classes: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Probabilities among some classes only; their sum is 1 again."""
+    among = block[:, classes] + 1e-12  # no zero row where all mass is on the other ones
+    among /= among.sum(axis=1, keepdims=True)
+    return among
 
 
 def _are_ample(labels: NDArray[np.int32], *, folds: NDArray[np.int8]) -> bool:
