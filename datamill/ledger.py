@@ -124,6 +124,11 @@ def is_surviving(table: pa.Table) -> pa.ChunkedArray:
     return pc.is_in(table["fate"], pa.array(SURVIVING))
 
 
+def chosen(table: pa.Table, where: pa.Array | pa.ChunkedArray) -> pa.Table:
+    """Rows of a table; where they are all of them, nothing is copied."""
+    return table if pc.all(where).as_py() else table.filter(where)
+
+
 def survivors(path: Path) -> list[str]:
     """Ids of the samples that were kept or repaired, in order, as a list: for small data."""
     return [key for table in iter_survivors(path) for key in table["sample_id"].to_pylist()]
@@ -132,16 +137,18 @@ def survivors(path: Path) -> list[str]:
 def iter_survivors(path: Path, *, columns: Sequence[str] = ("sample_id",)) -> Iterator[pa.Table]:
     """Some columns of the samples that were kept or repaired, in order."""
     for table in iter_tables(path, columns=[*dict.fromkeys([*columns, "fate"])], rows=FEW_ROWS):
-        yield table.filter(is_surviving(table)).select(list(columns))
+        yield chosen(table, is_surviving(table)).select(list(columns))
 
 
 def count(path: Path) -> dict[str, Any]:
     """Samples by fate, and by reason where something happened: ``{"in": 10, "kept": 9, ..., "reasons": {...}}``."""
     fates: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
-    for table in iter_tables(path, columns=["fate", "reason"]):
-        fates.update(count_values(table["fate"]))
-        reasons.update(count_values(table["reason"]))
+    names = ["fate", "reason"]
+    with pq.ParquetFile(path, pre_buffer=False, read_dictionary=names) as file:  # counted as they lie in the file
+        for batch in file.iter_batches(READ_ROWS, columns=names, use_threads=False):
+            fates.update(count_values(batch["fate"]))
+            reasons.update(count_values(batch["reason"]))
     reasons.pop("", None)
     return {
         "in": fates.total(),
@@ -150,7 +157,7 @@ def count(path: Path) -> dict[str, Any]:
     }
 
 
-def count_values(column: pa.ChunkedArray) -> dict[str, int]:
+def count_values(column: pa.Array | pa.ChunkedArray) -> dict[str, int]:
     """How often each value occurs."""
     return {pair["values"]: pair["counts"] for pair in pc.value_counts(column).to_pylist()}
 

@@ -53,7 +53,8 @@ class RowGroups:
         """
         if self._writer is None:
             table = table.replace_schema_metadata(None)
-            self._writer = pq.ParquetWriter(self._path, table.schema, **_light_encoding(table.schema))
+            alike = [leaf for leaf in _leaf_names(table.schema) if leaf not in UNLIKE]
+            self._writer = pq.ParquetWriter(self._path, table.schema, compression="zstd", use_dictionary=alike)
         self._pending.append(table.cast(self._writer.schema))
         self._num_pending += table.num_rows
         while self._num_pending >= self._rows:
@@ -164,18 +165,12 @@ def _group_rows(table: pa.Table) -> int:
 
 
 def _encoding(table: pa.Table) -> dict[str, Any]:
-    """How the columns of a part are written; it depends on the rows alone."""
-    encoding = _light_encoding(table.schema)
-    if "image" in table.column_names and _is_dense(table["image"]):
-        encoding["compression"]["image.bytes"] = "none"
-    return encoding
-
-
-def _light_encoding(schema: pa.Schema) -> dict[str, Any]:
-    """How columns of this schema are written, a dense payload apart."""
-    leaves = _leaf_names(schema)
-    alike = [leaf for leaf in leaves if leaf not in UNLIKE]
+    """How the columns are written; it depends on the rows alone."""
+    leaves = _leaf_names(table.schema)
     compression = dict.fromkeys(leaves, "zstd") | dict.fromkeys(HASHES, "none")
+    if "image.bytes" in leaves and _is_dense(table["image"]):
+        compression["image.bytes"] = "none"
+    alike = [leaf for leaf in leaves if leaf not in UNLIKE]
     return {"compression": compression, "use_dictionary": alike, "write_statistics": alike}
 
 
