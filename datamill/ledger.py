@@ -77,7 +77,8 @@ class Writer:
         columns = [sample_ids, *(_repeated(one, count=count) for one in (fates, reasons, details))]
         table = pa.table(dict(zip([field.name for field in FIELDS], columns, strict=True)), schema=pa.schema(FIELDS))
         for name, values in (extra or {}).items():
-            table = table.append_column(name, _plain(values))
+            table = table.append_column(name, values)
+        table = as_text(table)
         unknown = set(pc.unique(table["fate"]).to_pylist()) - set(FATES)
         assert not unknown, f"fates {unknown} are not in {FATES}"
         self._stream.write(table)
@@ -123,6 +124,14 @@ def iter_tables(path: Path, *, columns: Sequence[str] | None = None, rows: int =
         yield pa.schema([file.schema_arrow.field(name) for name in names]).empty_table()
         for batch in file.iter_batches(rows, columns=names, use_threads=False):  # each thread keeps memory of its own
             yield pa.Table.from_batches([batch])
+
+
+def as_text(table: pa.Table) -> pa.Table:
+    """The same rows, dictionaries as the text they stand for."""
+    for place, field in enumerate(table.schema):
+        if pa.types.is_dictionary(field.type):
+            table = table.set_column(place, field.name, table[field.name].cast(field.type.value_type))
+    return table
 
 
 def is_surviving(table: pa.Table) -> pa.ChunkedArray:
@@ -240,11 +249,6 @@ def _difference(came_in: pa.Array, answered: pa.Array) -> str:
         return "the same ones, but not in sample order"
     lost, invented = expected - found, found - expected
     return f"without a fate: {_some(lost)}; with a fate too many: {_some(invented)}"
-
-
-def _plain(values: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
-    """Text instead of a dictionary."""
-    return values.cast(values.type.value_type) if pa.types.is_dictionary(values.type) else values
 
 
 def _repeated(values: Strings | str, *, count: int) -> Strings:

@@ -78,7 +78,8 @@ def iter_decided(
         mask = where(verdicts)
         table, verdicts = ledger.chosen(table, mask), ledger.chosen(verdicts, mask)
         if table.num_rows:
-            yield table if columns is None else table.select(list(columns)), verdicts.select(list(decided))
+            verdicts = ledger.as_text(verdicts.select(list(decided)))
+            yield table if columns is None else table.select(list(columns)), verdicts
 
 
 def in_split(split: str) -> Callable[[pa.Table], pa.ChunkedArray]:
