@@ -42,28 +42,31 @@ def confident_thresholds(read: Read, *, num_classes: int) -> NDArray[np.float64]
 class IssueRule:
     """Tells which rows are label issues; learnt in two passes, then applied block by block."""
 
-    def __init__(
-        self, read: Read, *, counts: NDArray[np.int64], method: Method, thresholds: NDArray[np.float64]
-    ) -> None:
+    def __init__(self, read: Read, *, method: Method, thresholds: NDArray[np.float64]) -> None:
         """Learn the rule.
 
         Args:
             read: All rows.
-            counts: Rows of each given label, shape ``(K,)``.
             method: cleanlab's rule.
             thresholds: ``confident_thresholds`` of the rows.
         """
         self._method = method
         self._thresholds = thresholds
-        if method in ("prune_by_noise_rate", "prune_by_class", "both"):
-            prune = self._prune_counts(read, counts=counts)  # rows to remove, by true and given class
-            kept = np.diagonal(prune).copy()
-            np.fill_diagonal(prune, 0)
-            prune[:, counts <= 1] = 0
+        self._by_cell = self._by_class = None
+        if method not in ("prune_by_noise_rate", "prune_by_class", "both"):
+            return
+        prune, counts = self._prune_counts(read)
+        kept = np.diagonal(prune).copy()
+        np.fill_diagonal(prune, 0)
+        prune[:, counts <= 1] = 0
+        if method != "prune_by_class":
             self._by_cell = _Largest(prune.T)
+        if method != "prune_by_noise_rate":
             self._by_class = _Largest(np.where(counts > 1, counts - kept, 0)[:, None])
-            for given, among in read():
+        for given, among in read():
+            if self._by_cell is not None:
                 self._by_cell.add(given, _margins(given, among))
+            if self._by_class is not None:
                 self._by_class.add(given, -_own(given, among)[:, None])
 
     def find(self, given: NDArray[np.int32], among: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -74,23 +77,25 @@ class IssueRule:
         if self._method == "confident_learning":
             guess = self._confident_class(among)
             is_issue &= (guess >= 0) & (guess != given)
-        if self._method in ("prune_by_noise_rate", "both"):
+        if self._by_cell is not None:
             is_issue &= self._by_cell.is_among(given, _margins(given, among))
-        if self._method in ("prune_by_class", "both"):
+        if self._by_class is not None:
             is_issue &= self._by_class.is_among(given, -_own(given, among)[:, None])
         return is_issue
 
-    def _prune_counts(self, read: Read, *, counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    def _prune_counts(self, read: Read) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Rows to remove by true and given class, shape ``(K, K)``, and rows of each given class, shape ``(K,)``."""
         num_classes = len(self._thresholds)
-        joint = np.zeros((num_classes, num_classes), np.int64)
+        joint, counts = np.zeros((num_classes, num_classes), np.int64), np.zeros(num_classes, np.int64)
         for given, among in read():
+            counts += np.bincount(given, minlength=num_classes)
             guess = self._confident_class(among)
             cells = given[guess >= 0] * num_classes + guess[guess >= 0]
             joint += np.bincount(cells, minlength=num_classes**2).reshape(joint.shape)
         np.fill_diagonal(joint, np.maximum(np.diagonal(joint), 1))
         labels = np.repeat(np.arange(num_classes, dtype=np.int16), counts)  # cleanlab counts them again
         calibrated = calibrate_confident_joint(joint, labels)
-        return np.asarray(_keep_at_least_n_per_class(calibrated.T, n=1, frac_noise=1.0), np.int64)
+        return np.asarray(_keep_at_least_n_per_class(calibrated.T, n=1, frac_noise=1.0), np.int64), counts
 
     def _confident_class(self, among: NDArray[np.float64]) -> NDArray[np.int64]:
         """The class each row confidently belongs to, the most probable one of several; -1 for none, shape ``(B,)``."""

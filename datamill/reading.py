@@ -76,9 +76,10 @@ def iter_decided(
     verdict_tables = ledger.iter_tables(decisions, columns=needed, rows=ledger.FEW_ROWS)
     for table, verdicts in join_in_order(samples, verdict_tables, name=str(decisions)):
         mask = where(verdicts)
-        table, verdicts = table.filter(mask), verdicts.filter(mask)
+        table, verdicts = ledger.chosen(table, mask), ledger.chosen(verdicts, mask)
         if table.num_rows:
-            yield table if columns is None else table.select(list(columns)), verdicts.select(list(decided))
+            verdicts = ledger.as_text(verdicts.select(list(decided)))
+            yield table if columns is None else table.select(list(columns)), verdicts
 
 
 def in_split(split: str) -> Callable[[pa.Table], pa.ChunkedArray]:

@@ -153,11 +153,10 @@ def _judge(
     )
     observed = observe(context.progress(read(), total=None, label="judging"), wanted=roster.splits >= 0)
     num_classes = len(dataset.classes)
-    probabilities = judging.ProbabilityFile(
-        context.scratch / "probabilities.bin",
-        judging.out_of_sample(observed, models=models, folds=roster.folds, num_classes=num_classes),
-        num_classes=num_classes,
+    found = judging.out_of_sample(
+        observed, models=models, folds=roster.folds, num_classes=num_classes, num_workers=context.num_workers
     )
+    probabilities = judging.ProbabilityFile(context.scratch / "probabilities.bin", found, num_classes=num_classes)
     return judging.judge_labels(
         probabilities,
         labels=roster.labels,

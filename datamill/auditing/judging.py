@@ -4,7 +4,9 @@ Models are fitted on a bounded number of training samples and judge all of them;
 what is held of each sample is a few numbers, 9 bytes.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -114,32 +116,42 @@ def fit_models(
 
 
 def out_of_sample(
-    blocks: Iterable[Any], *, models: Models, folds: NDArray[np.int8], num_classes: int
+    blocks: Iterable[Any], *, models: Models, folds: NDArray[np.int8], num_classes: int, num_workers: int
 ) -> Iterator[NDArray[np.float64]]:
     """Class probabilities of every sample by a model that has not seen it, shape ``(B, K)`` for each block.
 
     A training sample is judged by the model of the other folds, a held-out sample by the model of all of train. Rows
-    are NaN where there is no such model.
+    are NaN where there is no such model. Blocks are judged while the next ones are read.
 
     Args:
         blocks: Observations of all samples, in order.
         models: One for each fold, and for ``HELD_OUT``; a fold without one of its own is judged by that of all.
         folds: Fold of each training sample, negative for held-out ones, shape ``(N,)``.
         num_classes: K, the number of classes.
+        num_workers: Blocks judged at a time.
     """
-    stop = 0
-    with threadpool_limits(limits=1):
+    is_known = np.isin(np.arange(256, dtype=np.uint8).view(np.int8), list(models))
+
+    def judge(block: Any, its_folds: NDArray[np.int8]) -> NDArray[np.float64]:
+        probabilities = np.full((len(block), num_classes), np.nan)
+        groups = np.where(is_known[its_folds.view(np.uint8)], its_folds, np.int8(HELD_OUT))
+        for group in np.unique(groups).tolist():
+            model, is_judged = models[group], groups == group
+            if model is not None:
+                judged = np.zeros((int(is_judged.sum()), num_classes))
+                judged[:, model.classes_] = model.predict_proba(block[is_judged])
+                probabilities[is_judged] = judged
+        return probabilities
+
+    stop, waiting = 0, deque[Future[NDArray[np.float64]]]()
+    with threadpool_limits(limits=1), ThreadPoolExecutor(num_workers) as threads:
         for block in blocks:
             start, stop = stop, stop + len(block)
-            groups = np.where(np.isin(folds[start:stop], list(models)), folds[start:stop], HELD_OUT)
-            probabilities = np.full((len(block), num_classes), np.nan)
-            for group in np.unique(groups).tolist():
-                model, is_judged = models[group], groups == group
-                if model is not None:
-                    judged = np.zeros((int(is_judged.sum()), num_classes))
-                    judged[:, model.classes_] = model.predict_proba(block[is_judged])
-                    probabilities[is_judged] = judged
-            yield probabilities
+            waiting.append(threads.submit(judge, block, folds[start:stop]))
+            if len(waiting) > num_workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 @final
@@ -209,8 +221,7 @@ def judge_labels(
         find = partial(cleanlab.filter.find_label_issues, filter_by=method, n_jobs=1)
     else:
         usual = confident_thresholds(train, num_classes=len(classes))
-        counts = np.sum([np.bincount(given, minlength=len(classes)) for given, _ in train()], axis=0)
-        find = IssueRule(train, counts=counts, method=method, thresholds=usual).find
+        find = IssueRule(train, method=method, thresholds=usual).find
     for rows, (given, among) in judged():
         is_train = folds[rows] >= 0
         favourite = among.argmax(axis=1)
@@ -234,11 +245,17 @@ def _judged_blocks(
         start, stop = stop, stop + len(block)
         given = place_of[labels[start:stop]]
         rows = np.flatnonzero((given >= 0) & np.isfinite(block[:, 0]))  # a row is finite or not as a whole
-        among = block[:, classes] + 1e-12  # no zero row where all mass is on classes not judged
+        among = block if len(classes) == block.shape[1] else _among(block, classes=classes)
         if len(rows) < len(block):
             given, among = given[rows], among[rows]
-        among /= among.sum(axis=1, keepdims=True)
         yield start + rows, (given, among)
+
+
+def _among(block: NDArray[np.float64], *, classes: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Probabilities among some classes only; their sum is 1 again."""
+    among = block[:, classes] + 1e-12  # no zero row where all mass is on the other ones
+    among /= among.sum(axis=1, keepdims=True)
+    return among
 
 
 def _are_ample(labels: NDArray[np.int32], *, folds: NDArray[np.int8]) -> bool:

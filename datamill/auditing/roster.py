@@ -50,7 +50,7 @@ def read_roster(samples: Path, *, assignments: Path, classes: Sequence[str], max
     labels = np.empty(num_samples, np.int32)
     splits, folds = np.empty(num_samples, np.int8), np.empty(num_samples, np.int8)
     place = 0
-    for table in parts.iter_tables(samples, columns=["sample_id", "label"]):
+    for table in parts.iter_tables(samples, columns=["sample_id", "label"], rows=ledger.FEW_ROWS):
         rows, verdicts = cursor.advance(table["sample_id"])
         is_surviving = ledger.is_surviving(verdicts)
         rows, verdicts = rows[is_surviving.to_numpy()], verdicts.filter(is_surviving)
@@ -92,7 +92,8 @@ def observe(
         start, stop = stop, stop + len(left)
         rows = left[wanted[start:stop]]
         if len(rows):
-            yield _observations(table.take(pa.array(rows)), dataset=dataset)
+            some = table if len(rows) == table.num_rows else table.take(pa.array(rows))
+            yield _observations(some, dataset=dataset)
 
 
 def join(blocks: Iterable[Any]) -> Any:

@@ -31,7 +31,7 @@ from datamill.recall import State
 from datamill.runs import RUN_ROWS, SortedRuns
 
 NEAR_DUPLICATE = "near_duplicate"
-READ_AT_ONCE = 8_192  # pairs whose thumbnails are in memory; bounds it
+READ_AT_ONCE = 2**15  # pairs whose thumbnails are in memory; bounds it, and each time features are read from end to end
 COMPARED_AT_ONCE = 4_096  # pairs; bounds memory
 MAX_WAITING = 2**15  # pairs that wait to be confirmed; bounds memory
 PRINT = np.dtype([("row", np.int64), ("print", np.uint64)])

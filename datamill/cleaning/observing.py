@@ -84,7 +84,11 @@ class Thumbnails:
         """Those of some samples, ascending, shape ``(len(rows), NUM_PIXELS)``."""
         if self._is_flat:
             return records_at(self._flat, rows, np.dtype((np.void, NUM_PIXELS))).view(np.uint8).reshape(-1, NUM_PIXELS)
-        return np.concatenate([np.empty((0, NUM_PIXELS), np.uint8), *(pixels for _, pixels in self._pictures(rows))])
+        found, stop = np.empty((len(rows), NUM_PIXELS), np.uint8), 0
+        for some, pixels in self._pictures(rows):
+            start, stop = stop, stop + len(some)
+            found[start:stop] = pixels
+        return found
 
     def _pictures(self, rows: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint8]]]:
         """Some rows at a time and their pixels; only row groups with one of them are read."""
@@ -179,7 +183,7 @@ def observe(
         is_surviving = ledger.is_surviving(verdicts)
         lost.append(start + num_lost + np.flatnonzero(~is_surviving.to_numpy()))
         num_lost += len(lost[-1])
-        table, beside = table.filter(is_surviving), beside.filter(is_surviving)
+        table, beside = ledger.chosen(table, is_surviving), ledger.chosen(beside, is_surviving)
         records = np.zeros(table.num_rows, CONTENT)
         records["first"], records["second"] = halves(table["content_hash"]).T
         records["row"] = start + np.arange(table.num_rows)

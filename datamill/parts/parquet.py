@@ -1,5 +1,6 @@
 """Parquet files whose bytes depend on the rows alone, not on how they were batched."""
 
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -28,7 +29,10 @@ def write_parquet(table: pa.Table, path: Path, *, metadata: dict[str, str] | Non
 
 
 class RowGroups:
-    """Streams tables into one Parquet file whose bytes depend on the rows alone, not on how they were batched."""
+    """Streams tables into one Parquet file whose bytes depend on the rows alone, not on how they were batched.
+
+    A group is written beside other work: what it takes to encode it is a good part of what a ledger costs.
+    """
 
     def __init__(self, path: Path, *, rows: int = 16 * READ_ROWS) -> None:
         """Write ``path``, atomically, in groups of ``rows`` rows."""
@@ -38,9 +42,15 @@ class RowGroups:
         self._writer: pq.ParquetWriter | None = None
         self._pending: list[pa.Table] = []
         self._num_pending = 0
+        self._thread = ThreadPoolExecutor(1, "row groups")
+        self._writing: Future[None] | None = None
 
     def write(self, table: pa.Table) -> None:
-        """Append rows; the first table's schema is that of all, and it may be empty."""
+        """Append rows; the first table's schema is that of all, and it may be empty.
+
+        Raises:
+            OSError: An earlier group could not be written.
+        """
         if self._writer is None:
             table = table.replace_schema_metadata(None)
             alike = [leaf for leaf in _leaf_names(table.schema) if leaf not in UNLIKE]
@@ -61,17 +71,30 @@ class RowGroups:
         try:
             if error is None and self._num_pending:
                 self._write_group(self._num_pending)
+            self._thread.shutdown()
+            if error is None:
+                self._wait()
             if self._writer is not None:
                 self._writer.close()
-        finally:
-            self._partial.__exit__(error, value, tb)
+        except BaseException as failure:
+            self._partial.__exit__(type(failure), failure, failure.__traceback__)
+            raise
+        self._partial.__exit__(error, value, tb)
 
     def _write_group(self, rows: int) -> None:
         assert self._writer is not None
         table = pa.concat_tables(self._pending)
-        self._writer.write_table(table.slice(0, rows).combine_chunks(), row_group_size=rows)
+        self._wait()
+        group = table.slice(0, rows).combine_chunks()
+        self._writing = self._thread.submit(self._writer.write_table, group, row_group_size=rows)
         self._pending = [table.slice(rows)] if table.num_rows > rows else []
         self._num_pending = table.num_rows - rows
+
+    def _wait(self) -> None:
+        """Let the group before be written; one at a time is in memory."""
+        if self._writing is not None:
+            self._writing.result()
+            self._writing = None
 
 
 class PartFile:

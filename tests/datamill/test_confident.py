@@ -38,7 +38,7 @@ def issues(labels: NDArray[np.int32], among: NDArray[np.float64], *, method: Met
             yield labels[start : start + rows], among[start : start + rows]
 
     thresholds = confident_thresholds(read, num_classes=among.shape[1])
-    rule = IssueRule(read, counts=np.bincount(labels, minlength=among.shape[1]), method=method, thresholds=thresholds)
+    rule = IssueRule(read, method=method, thresholds=thresholds)
     return np.concatenate([rule.find(*block) for block in read()])
 
 

@@ -82,3 +82,21 @@ def test_rejects_keep_source_reason_and_message(tmp_path):
     assert ledger.read(tmp_path / "r.parquet").to_pylist() == [
         {"source": "a.png", "reason": "truncated", "message": "ends early"}
     ]
+
+
+def test_columns_that_were_read_as_dictionaries_are_written_as_text(tmp_path):
+    ledger.write(
+        tmp_path / "first.parquet",
+        sample_ids=["a", "b", "c"],
+        fates=["kept", "dropped", "kept"],
+        reasons="",
+        details="",
+        extra={"split": pa.array(["train", "test", "train"])},
+    )
+    read = pa.concat_tables(ledger.iter_survivors(tmp_path / "first.parquet", columns=["sample_id", "split"]))
+    with ledger.Writer(tmp_path / "second.parquet") as writer:
+        writer.write(sample_ids=read["sample_id"], extra={"split": read["split"]})
+    assert pa.types.is_dictionary(read["split"].type)
+    written = ledger.read(tmp_path / "second.parquet", columns=["sample_id", "split"])
+    assert written["split"].type == pa.string()
+    assert written.to_pydict() == {"sample_id": ["a", "c"], "split": ["train", "train"]}

@@ -42,7 +42,7 @@ def probabilities_of(
         points[is_taught], labels=labels[is_taught], folds=folds[is_taught], build=lambda _: model(), num_workers=1
     )
     blocks = [points[start : start + 37] for start in range(0, len(points), 37)]
-    return judging.out_of_sample(blocks, models=models, folds=folds, num_classes=num_classes)
+    return judging.out_of_sample(blocks, models=models, folds=folds, num_classes=num_classes, num_workers=1)
 
 
 def judge(
@@ -219,9 +219,10 @@ def test_the_number_of_workers_does_not_change_a_bit() -> None:
             num_workers=num_workers,
         )
         blocks = observe([looked.slice(0, 20), looked.slice(20)], wanted=roster.is_taught)
-        found.append(
-            np.concatenate(list(judging.out_of_sample(blocks, models=models, folds=roster.folds, num_classes=3)))
+        probabilities = judging.out_of_sample(
+            blocks, models=models, folds=roster.folds, num_classes=3, num_workers=num_workers
         )
+        found.append(np.concatenate(list(probabilities)))
     assert np.array_equal(found[0], found[1])
     assert (found[0].argmax(axis=1) == roster.labels).mean() == 1.0
 
@@ -238,7 +239,8 @@ def test_tables_with_holes_and_categories_are_observed() -> None:
         num_workers=1,
     )
     blocks = observe(wanted=np.ones(64, bool))
-    found = np.concatenate(list(judging.out_of_sample(blocks, models=models, folds=roster.folds, num_classes=3)))
+    probabilities = judging.out_of_sample(blocks, models=models, folds=roster.folds, num_classes=3, num_workers=2)
+    found = np.concatenate(list(probabilities))
     assert found.argmax(axis=1).tolist() == [row % 3 for row in range(64)]
 
 

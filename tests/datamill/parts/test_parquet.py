@@ -1,3 +1,5 @@
+import resource
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -45,3 +47,26 @@ def test_row_groups_end_where_they_are_full(tmp_path, monkeypatch, batch):
 def test_equal_samples_give_equal_bytes(tmp_path):
     folders = [write_parts(tmp_path / name, *tabular_table()) for name in "ab"]
     assert len({only_part(folder).read_bytes() for folder in folders}) == 1
+
+
+def write_groups(path, table, *, count):
+    with parts.RowGroups(path, rows=table.num_rows) as stream:
+        for _ in range(count):
+            stream.write(table)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_group_that_cannot_be_written_is_told_and_what_was_there_stays(tmp_path, count):
+    path = tmp_path / "ledger.parquet"
+    path.write_bytes(b"before")
+    rng = np.random.default_rng(0)
+    table = pa.table({"sample_id": [rng.bytes(16).hex() for _ in range(1_000)]})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            write_groups(path, table, count=count)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_bytes() == b"before"
+    assert [file.name for file in tmp_path.iterdir()] == ["ledger.parquet"]
