@@ -188,7 +188,7 @@ def _mds(rows: Sequence[Row]) -> bytes:
     stream = io.BytesIO()
     writer = mds.MdsWriter(stream)
     for row in rows:
-        writer.write(hashlib.md5(row.name.encode()).hexdigest(), row.payload, int(row.label))
+        writer.write(hashlib.blake2b(row.name.encode(), digest_size=16).hexdigest(), row.payload, int(row.label))
     if not rows:  # which files written by the library never are: only its columns tell what it is
         writer.write("", b"", 0)
         writer._samples.clear()
@@ -339,14 +339,14 @@ class Rows(Table):
     def params(self, folder: Path) -> dict[str, Any]:
         os.environ["DATAMILL_HISTORY"] = f"sqlite:///{folder / 'rows.db'}"
         named = {name: value for name, value in super().params(folder).items() if name in ROLES}
-        query = f"SELECT {self._quoted} FROM history"
+        query = f"SELECT {self._quoted} FROM history"  # noqa: S608 - of names above
         return {**named, "kind": "query", "url_variable": "DATAMILL_HISTORY", "query": query, "version": None}
 
     def write(self, folder: Path, name: str, rows: Sequence[Row]) -> None:
         values = [{**row.payload, "class": row.label, "patient": row.name, "file": name} for row in rows]
         self.remove(folder, name)
         marks = ", ".join(f":{column}" for column in ("file", *self._columns))
-        self._tell(folder, f"INSERT INTO history VALUES ({marks})", values)
+        self._tell(folder, f"INSERT INTO history VALUES ({marks})", values)  # noqa: S608
 
     def remove(self, folder: Path, name: str) -> None:
         self._tell(folder, "DELETE FROM history WHERE file = :name", [{"name": name}])
