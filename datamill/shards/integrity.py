@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datamill.errors import DataError
+from datamill.shards.forking import renewed_in_children
 from datamill.shards.index import File
 
 EDGE_BYTES, PIECE_BYTES, NUM_PIECES = 4096, 64, 64  # of a probe
@@ -118,8 +119,8 @@ class Guard:
         counts = [len(one.entry.crc32) for one in guarded]
         self._first = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int64)
         self._done = np.zeros(sum(counts), bool)
-        self._busy: set[int] = set()
-        self._changed = threading.Condition()
+        self.renew()
+        renewed_in_children(self)
         self.is_complete = not sum(counts)
         self.paths = tuple(one.path for one in guarded)
 
@@ -162,6 +163,11 @@ class Guard:
         """
         for one in self._guarded:
             one.check_unchanged()
+
+    def renew(self) -> None:
+        """Take no block to be under way."""
+        self._busy: set[int] = set()
+        self._changed = threading.Condition()
 
     def _verify(self, blocks: NDArray[np.int64]) -> None:
         while (todo := blocks[~self._done[blocks]]).size:
