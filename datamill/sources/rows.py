@@ -187,7 +187,7 @@ def _shown(cell: pa.Scalar) -> str:
     try:
         return str(cell.as_py())
     except (ValueError, OverflowError):  # a time that Python has no name for
-        return f"{cell.cast(pa.int64()).as_py()} {cell.type}"
+        return str(cell.cast(pa.string()).as_py())
 
 
 def _places(mask: pa.Array) -> list[int]:
