@@ -1,9 +1,9 @@
 """Decoded samples kept in memory up to a number of bytes."""
 
-import threading
-
 import numpy as np
 from numpy.typing import NDArray
+
+from datamill.shards.forking import OwnLock
 
 
 class SampleCache:
@@ -17,7 +17,7 @@ class SampleCache:
         self._budget_bytes = budget_bytes
         self._size_bytes = 0
         self._samples: dict[int, NDArray[np.uint8]] = {}
-        self._lock = threading.Lock()
+        self._lock = OwnLock()
 
     @property
     def size_bytes(self) -> int:

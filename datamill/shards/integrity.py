@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from datamill.errors import DataError
 from datamill.shards.entries import File
+from datamill.shards.forking import renewed_in_children
 
 EDGE_BYTES, PIECE_BYTES, NUM_PIECES = 4096, 64, 64  # of a probe
 THREADS = 4  # of a full verification: CRC-32 runs outside the interpreter's lock, then memory is the limit
@@ -120,8 +121,8 @@ class Guard:
         counts = [len(one.entry.crc32) for one in guarded]
         self._first = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int64)
         self._done = np.zeros(sum(counts), bool)
-        self._busy: set[int] = set()
-        self._changed = threading.Condition()
+        self.renew()
+        renewed_in_children(self)
         self.is_complete = not sum(counts)
         self.paths = tuple(one.path for one in guarded)
 
@@ -164,6 +165,11 @@ class Guard:
         """
         for one in self._guarded:
             one.check_unchanged()
+
+    def renew(self) -> None:
+        """Take no block to be under way."""
+        self._busy: set[int] = set()
+        self._changed = threading.Condition()
 
     def _verify(self, blocks: NDArray[np.int64]) -> None:
         while (todo := blocks[~self._done[blocks]]).size:

@@ -1,11 +1,13 @@
 """Batches of a shard for training: in an order that the seed decides, as fast as memory gives them."""
 
 import contextlib
+import os
+import threading
 import weakref
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NoReturn, get_args
 
 import torch
 from numpy.typing import NDArray
@@ -17,6 +19,7 @@ from datamill.shards.assembling import Assembler, Batch, Layout, Recipe, Slot, T
 from datamill.shards.batching import BucketPlan, Buckets, FixedPlan, Place, Plan, Shares
 from datamill.shards.decoding import Decode
 from datamill.shards.fields import ArrayField, RaggedField
+from datamill.shards.forking import OwnLock
 from datamill.shards.gathering import Statistics
 from datamill.shards.native import Shard, open_shard
 from datamill.shards.order import Kind, OrderReader, make_order
@@ -158,6 +161,7 @@ class ShardLoader:
         self._next_slot = 0
         self._epoch, self._place = epoch, Place()
         self._is_started = False  # whether the next iteration begins another epoch
+        self._lock = OwnLock()
         self._current: weakref.ref[Batches] | None = None  # weak: one that nobody holds any more ends by itself
         self._identity = {
             "fingerprint": self._shard.fingerprint,
@@ -190,17 +194,18 @@ class ShardLoader:
     def __iter__(self) -> "Batches":
         """The batches of the next epoch, or of the rest of the one that a loaded state is in.
 
-        An iteration that is still going on ends: batches share memory.
+        An iteration that is still going on ends: batches share memory. Threads may share one, each batch goes to one.
         """
-        self._close_current()
-        plan = self._plan(self._epoch)
-        if self._is_started or (self._place != Place() and plan.portion(self._place, num_batches=1) is None):
-            self._epoch, self._place = self._epoch + 1, Place()
+        with self._lock:
+            self._close_current()
             plan = self._plan(self._epoch)
-        self._is_started = True
-        batches = Batches(self._batches(plan))
-        self._current = weakref.ref(batches)
-        return batches
+            if self._is_started or (self._place != Place() and plan.portion(self._place, num_batches=1) is None):
+                self._epoch, self._place = self._epoch + 1, Place()
+                plan = self._plan(self._epoch)
+            self._is_started = True
+            batches = Batches(self._batches(plan))
+            self._current = weakref.ref(batches)
+            return batches
 
     def state_dict(self) -> dict[str, Any]:
         """Which batch comes next: what was made ahead but not taken is not counted. Plain JSON types."""
@@ -212,9 +217,21 @@ class ShardLoader:
         Raises:
             StageError: It is no state, or that of a loader of other data, order, seed or batches.
         """
-        self._epoch, self._place = resuming.unpack(state, identity=self._identity)
-        self._is_started = False
-        self._close_current()
+        epoch, place = resuming.unpack(state, identity=self._identity)
+        with self._lock:
+            self._close_current()
+            self._epoch, self._place, self._is_started = epoch, place, False
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be sent to another process.
+
+        Raises:
+            StageError: Always.
+        """
+        raise StageError(
+            f"a loader holds open files and threads, which cannot be sent to another process; make one of "
+            f"{self._shard.folder} there, with its state_dict where it is to go on"
+        )
 
     def _close_current(self) -> None:
         current = self._current() if self._current is not None else None
@@ -300,16 +317,23 @@ class Batches(Iterator[Batch]):
         """Batches of a generator."""
         self._batches = batches
         self._is_closed = False
+        self._lock = threading.RLock()
+        self._pid = os.getpid()
 
     def __next__(self) -> Batch:
-        if self._is_closed:
-            raise StageError("the loader began another iteration, or loaded a state; this one cannot go on")
-        return next(self._batches)
+        if self._pid != os.getpid():
+            raise StageError("this iteration began in another process, whose threads are not here; begin one here")
+        with self._lock:
+            if self._is_closed:
+                raise StageError("the loader began another iteration, or loaded a state; this one cannot go on")
+            return next(self._batches)
 
     def close(self) -> None:
         """End the threads; asking for another batch is an error."""
         self._is_closed = True
-        self._batches.close()
+        if self._pid == os.getpid():  # in a forked child there are no threads to end
+            with self._lock:
+                self._batches.close()
 
 
 def _require_order(shard: Shard, *, fields: Sequence[str], order: Kind) -> None:

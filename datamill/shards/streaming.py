@@ -59,6 +59,7 @@ class Budget:
         self._holders: Counter[Block] = Counter()
         self._threads: Counter[int] = Counter()  # that hold some
         self._changed = threading.Condition()
+        self._pid = os.getpid()
 
     @contextlib.contextmanager
     def holding(self, blocks: Sequence[Block]) -> Iterator[None]:
@@ -67,8 +68,11 @@ class Budget:
         Two threads that hold some and want others could wait for each other: what is used together is held together.
 
         Raises:
-            DataError: They are more than the limit, or one cannot be fetched as it was written.
+            DataError: They are more than the limit, or one cannot be fetched as it was written; or this is a forked
+                child, whose parent would lose what is dropped here.
         """
+        if self._pid != os.getpid():
+            raise DataError(f"{self._name}: a forked process cannot share a cache; open the shard in each process")
         self._claim(blocks)
         try:
             while mine := self._next(blocks):

@@ -4,7 +4,6 @@ import codecs
 import csv
 import gzip
 import io
-import itertools
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -21,6 +20,9 @@ from datamill.sources.listing import StoredFile
 from datamill.sources.stores import Store, inflated
 
 MAX_CELL = 2**20  # characters; a longer cell is most likely a quote that was never closed
+MAX_ROW = 2**24  # characters
+MAX_COLUMNS = 10_000
+BATCH_CHARACTERS = 2**25  # of a file of text that make a chunk, however few rows they are; bounds memory, not results
 DECODE_BYTES = 2**20
 
 
@@ -56,10 +58,34 @@ class Chunk:
 
 
 class _Line(NamedTuple):
-    """A row of a CSV file and the number of the line it starts in."""
+    """A row of a CSV file, the number of the line it starts in, and how many characters it takes."""
 
     number: int
     cells: list[str]
+    size: int
+
+
+class _Lines(Iterator[str]):
+    """Lines of a file, of which those of one row must not be longer than rows may be.
+
+    Attributes:
+        num_characters: Read since it was last set.
+    """
+
+    def __init__(self, text: io.TextIOWrapper, *, name: str) -> None:
+        """Lines of ``text``, which messages call ``name``."""
+        self._text = text
+        self._name = name
+        self.num_characters = 0
+
+    def __next__(self) -> str:
+        line = self._text.readline(MAX_ROW)
+        self.num_characters += len(line)
+        if self.num_characters >= MAX_ROW:
+            raise DataError(f"{self._name} has a row of more than {MAX_ROW} characters; is it a CSV file?")
+        if not line:
+            raise StopIteration
+        return line
 
 
 def read_chunks(store: Store, file: StoredFile, *, source: Written) -> Iterator[Chunk]:
@@ -84,8 +110,22 @@ def _csv_chunks(stream: IO[bytes], *, name: str, delimiter: str, encoding: str) 
         rows = _rows(text, name=name, delimiter=delimiter)
         names = _column_names(next(rows, None), name=name)
         yield _csv_chunk([], names=names, name=name)
-        while piece := list(itertools.islice(rows, BATCH_ROWS)):
+        for piece in _pieces(rows):
             yield _csv_chunk(piece, names=names, name=name)
+
+
+def _pieces(rows: Iterator[_Line | Reject]) -> Iterator[list[_Line | Reject]]:
+    """Runs of at most ``BATCH_ROWS`` rows, about ``BATCH_CHARACTERS``."""
+    piece: list[_Line | Reject] = []
+    size = 0
+    for row in rows:
+        piece.append(row)
+        size += 0 if isinstance(row, Reject) else row.size
+        if len(piece) == BATCH_ROWS or size >= BATCH_CHARACTERS:
+            yield piece
+            piece, size = [], 0
+    if piece:
+        yield piece
 
 
 def _column_names(header: _Line | Reject | None, *, name: str) -> list[str]:
@@ -94,15 +134,17 @@ def _column_names(header: _Line | Reject | None, *, name: str) -> list[str]:
     if isinstance(header, Reject):
         raise DataError(f"{name}: the row of column names is {header.message}; correct it")
     names = [column.strip() for column in header.cells]
-    _require_unique(names, name=name)
+    _require_names(names, name=name)
     return names
 
 
 def _rows(text: io.TextIOWrapper, *, name: str, delimiter: str) -> Iterator[_Line | Reject]:
     """Number of its first line and cells of each row that is not blank; a row with misplaced quotes is a reject."""
-    reader = csv.reader(text, delimiter=delimiter, strict=True)
+    lines = _Lines(text, name=name)
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
     while True:
         line = reader.line_num + 1
+        lines.num_characters = 0
         try:
             row = next(reader)
         except StopIteration:
@@ -116,7 +158,7 @@ def _rows(text: io.TextIOWrapper, *, name: str, delimiter: str) -> Iterator[_Lin
             yield Reject(f"{name}:{line}", "malformed_row", f"not CSV: {error}")
             continue
         if row:
-            yield _Line(line, row)
+            yield _Line(line, row, lines.num_characters)
 
 
 def _csv_chunk(rows: Sequence[_Line | Reject], *, names: Sequence[str], name: str) -> Chunk:
@@ -140,14 +182,14 @@ def _ragged(row: _Line, *, num_columns: int, name: str) -> Reject:
 def _parquet_chunks(stream: IO[bytes], *, name: str) -> Iterator[Chunk]:
     try:
         file = pq.ParquetFile(stream)
-        _require_unique(file.schema_arrow.names, name=name)
+        _require_names(file.schema_arrow.names, name=name)
         yield _parquet_chunk(pa.RecordBatch.from_pylist([], schema=file.schema_arrow), start=0, name=name)
         start = 0
         for batch in file.iter_batches(batch_size=BATCH_ROWS):
             yield _parquet_chunk(batch, start=start, name=name)
             start += batch.num_rows
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{name} is no whole Parquet file: {error}; write it again") from error
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{name} is no whole Parquet file: {' '.join(str(error).split())}; write it again") from error
 
 
 def _parquet_chunk(batch: pa.RecordBatch, *, start: int, name: str) -> Chunk:
@@ -159,10 +201,16 @@ def _parquet_chunk(batch: pa.RecordBatch, *, start: int, name: str) -> Chunk:
 
 
 def _plain(column: pa.Array) -> pa.Array:
-    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+    plain = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+    plain.validate(full=True)  # text need not be text in a foreign file
+    return plain
 
 
-def _require_unique(names: Sequence[str], *, name: str) -> None:
+def _require_names(names: Sequence[str], *, name: str) -> None:
+    if len(names) > MAX_COLUMNS:
+        raise DataError(
+            f"{name} has {len(names)} columns, more than {MAX_COLUMNS}; divide it, or join columns to lists"
+        )
     twice = sorted(column for column, count in Counter(names).items() if count > 1)
     if twice:
         raise DataError(f"{name}: column names {twice} occur twice; give every column a name of its own")
@@ -192,4 +240,6 @@ def _undecodable(stream: IO[bytes], *, encoding: str) -> tuple[int, str]:
             decoder.decode(content)
         except UnicodeDecodeError as error:
             return num_read - len(error.object) + error.start, f"0x{error.object[error.start]:02x}"
+        except UnicodeError:  # of codecs that name no place
+            return num_read - len(content), "or one after it"
     return num_read, "the end"

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from datamill.errors import DataError
 from datamill.hashes import digits, hash_each
 
 Kind = Literal["number", "boolean", "category"]
@@ -46,20 +47,32 @@ def as_number(column: pa.Array) -> Parsed:
 
 
 def as_text(column: pa.Array) -> pa.Array:
-    """The column as strings; the empty string is no value, booleans are ``true`` and ``false``."""
+    """The column as strings; the empty string is no value, booleans are ``true`` and ``false``.
+
+    Raises:
+        DataError: Its values are no text, nor can they be written as such.
+    """
     if pa.types.is_floating(column.type):
         return pa.array(
             [None if value is None or value != value else repr(value) for value in column.to_pylist()], pa.string()
         )
-    texts = column.cast(pa.string())
+    try:
+        texts = column.cast(pa.string())
+    except pa.ArrowException as error:
+        reason = " ".join(str(error).split())
+        raise DataError(
+            f"a column of {column.type} cannot be read as text: {reason}; convert it, or exclude it"
+        ) from error
     return pc.if_else(pc.equal(texts, ""), pa.scalar(None, pa.string()), texts)
 
 
 def as_time(column: pa.Array) -> Parsed:
     """The column as points in time: dates and times, ISO 8601 text, or seconds since 1970; UTC if no zone is named."""
     if pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
-        naive = column.cast(pa.timestamp("us", tz=getattr(column.type, "tz", None)), safe=False)
-        return Parsed(naive.cast(TIME_TYPE), _none_odd(column))
+        is_odd = _is_beyond_calendar(column)
+        known = pc.if_else(is_odd, pa.scalar(None, column.type), column)
+        naive = known.cast(pa.timestamp("us", tz=getattr(column.type, "tz", None)), safe=False)
+        return Parsed(naive.cast(TIME_TYPE), is_odd)
     texts = as_text(column)
     values = pa.array([None if text is None else _microseconds(text) for text in texts.to_pylist()], pa.int64())
     return Parsed(values.cast(TIME_TYPE), pc.and_(pc.is_null(values), pc.is_valid(texts)))
@@ -126,6 +139,14 @@ def _microseconds(text: str) -> int | None:
         return (moment.replace(tzinfo=moment.tzinfo or UTC) - EPOCH) // timedelta(microseconds=1)
     except (ValueError, OverflowError):
         return None
+
+
+def _is_beyond_calendar(column: pa.Array) -> pa.Array:
+    """Whether dates and times are before the year 1 or after 9999; as microseconds many of these would be others."""
+    if getattr(column.type, "unit", None) == "ns":  # which reaches from 1677 to 2262
+        return _none_odd(column)
+    first, last = (pa.scalar(end, column.type) for end in (datetime.min, datetime.max))
+    return pc.fill_null(pc.or_(pc.less(column, first), pc.greater(column, last)), False)
 
 
 def _none_odd(column: pa.Array) -> pa.Array:

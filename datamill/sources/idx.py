@@ -27,6 +27,7 @@ from datamill.sources.params import IdxSource
 from datamill.sources.stores import Store, inflated, open_file, refuse_changes
 
 UINT8_CODE = 0x08
+LABELS = 2**20  # read at a time to learn which occur
 LABEL_DIMS, IMAGE_DIMS = 1, 3
 FILE = "!"  # begins the key of a file in the journal, and sorts before the digits that keys of blocks begin with
 
@@ -106,8 +107,9 @@ def read(source: IdxSource, *, max_pixels: int, journal: Journal) -> Reading:
     ]
     for images, labels in pairs:
         check_pair(images, labels, max_pixels=max_pixels)
-    numbers = [np.concatenate([np.zeros(0, np.uint8), *labels.batches(BATCH_BYTES)]) for _, labels in pairs]
-    names = _class_names(np.unique(np.concatenate(numbers)), class_names=source.class_names)
+    pieces = (some for _, labels in pairs for some in labels.batches(LABELS))
+    present = sorted({number for some in pieces for number in np.unique(some).tolist()})
+    names = _class_names(present, class_names=source.class_names)
     if not names:
         raise DataError(f"{', '.join(source.images)} hold no image; get the files again")
     folder = source.images[0].rpartition("/")[0].rpartition("/")[2]
@@ -115,7 +117,7 @@ def read(source: IdxSource, *, max_pixels: int, journal: Journal) -> Reading:
     return Reading(
         dataset=dataset,
         num_items=sum(images.shape[0] for images, _ in pairs),
-        batches=_batches(pairs, _blocks(pairs, numbers=numbers, names=names), dataset=dataset, journal=journal),
+        batches=_batches(pairs, _blocks(pairs, names=names), dataset=dataset, journal=journal),
     )
 
 
@@ -128,17 +130,29 @@ def file_items(pairs: Iterable[tuple[StoredFile, StoredFile]]) -> list[tuple[str
     ]
 
 
-def _blocks(
-    pairs: Sequence[tuple[IdxFile, IdxFile]], *, numbers: Sequence[NDArray[np.uint8]], names: dict[int, str]
-) -> Iterator[IdxBlock]:
-    for pair, ((images, labels), classes) in enumerate(zip(pairs, numbers, strict=True)):
-        rows = max(1, min(BATCH_ROWS, BATCH_BYTES // math.prod(images.shape[1:])))
-        for number, pixels in enumerate(images.batches(rows)):
-            start = number * rows
-            own = classes[start : start + len(pixels)]
-            yield IdxBlock(pair, images, start, pixels, [names[int(label)] for label in own])
-        for read in (images, labels):
-            refuse_changes(read.store.url, before=[read.file], after=read.store.files())
+def _blocks(pairs: Sequence[tuple[IdxFile, IdxFile]], *, names: dict[int, str]) -> Iterator[IdxBlock]:
+    for pair, (images, labels) in enumerate(pairs):
+        try:
+            yield from _blocks_of(pair, images, labels, names=names)
+        except DataError as error:
+            if error.__cause__ is None:  # what it holds is wrong, which may come of a change
+                _refuse_changes(images, labels)
+            raise
+        _refuse_changes(images, labels)
+
+
+def _blocks_of(pair: int, images: IdxFile, labels: IdxFile, *, names: dict[int, str]) -> Iterator[IdxBlock]:
+    rows = max(1, min(BATCH_ROWS, BATCH_BYTES // math.prod(images.shape[1:])))
+    for number, (pixels, own) in enumerate(zip(images.batches(rows), labels.batches(rows), strict=True)):
+        new = sorted(set(own.tolist()) - names.keys())
+        if new:
+            raise DataError(f"{labels.file.key} holds labels {new} that it did not hold at first; run ingest again")
+        yield IdxBlock(pair, images, number * rows, pixels, [names[label] for label in own.tolist()])
+
+
+def _refuse_changes(*files: IdxFile) -> None:
+    for one in files:
+        refuse_changes(one.store.url, before=[one.file], after=one.store.files())
 
 
 def _batches(
@@ -202,9 +216,8 @@ def check_pair(images: IdxFile, labels: IdxFile, *, max_pixels: int) -> None:
         raise DataError(f"{images.file.key}: images of {width} x {height} px, but ingest.max_pixels is {max_pixels}")
 
 
-def _class_names(numbers: NDArray[np.uint8], *, class_names: tuple[str, ...] | None) -> dict[int, str]:
+def _class_names(present: Sequence[int], *, class_names: tuple[str, ...] | None) -> dict[int, str]:
     """Name of each class number that occurs."""
-    present = [int(number) for number in numbers]
     if class_names is None:
         return {number: str(number) for number in present}
     nameless = [number for number in present if number >= len(class_names)]

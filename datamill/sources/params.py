@@ -1,6 +1,6 @@
 """What a user says of a source in ``params.yaml``."""
 
-import codecs
+import io
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -101,9 +101,11 @@ class TableFiles(Params):
     @classmethod
     def _encoding_exists(cls, encoding: str) -> str:
         try:
-            codecs.lookup(encoding)
+            io.TextIOWrapper(io.BytesIO(), encoding=encoding)
         except LookupError as error:
-            raise ValueError(f"encoding {encoding!r} is unknown; common ones are utf-8, latin-1, utf-16") from error
+            raise ValueError(
+                f"encoding {encoding!r} is unknown, or not one of text; common ones are utf-8, latin-1, utf-16"
+            ) from error
         return encoding
 
 

@@ -10,8 +10,10 @@ import itertools
 import json
 import os
 import re
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import time, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -221,9 +223,22 @@ def as_columns(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> dict[str,
 
 
 def as_array(values: Sequence[Any]) -> pa.Array:
-    """Values of a database as a column: numbers, times, booleans, or texts."""
+    """Values of a database as a column: numbers, times, booleans, or texts.
+
+    What becomes of a value does not depend on the others that come with it, but that those of several types are texts:
+    1 is no 1.0 because 2.5 comes next.
+    """
     plain = [float(value) if isinstance(value, Decimal) else value for value in values]
-    try:
-        return pa.array(plain)
-    except pa.ArrowException:  # several types in a column
-        return pa.array([None if value is None else str(value) for value in plain], pa.string())
+    kinds = {type(value) for value in plain} - {type(None)}
+    if kinds & {bytes, memoryview}:  # which is refused, whatever else there is
+        return pa.array([None if value is None else _as_bytes(value) for value in plain], pa.binary())
+    if len(kinds) < 2 and not kinds & {uuid.UUID, time, timedelta}:
+        try:
+            return pa.array(plain)
+        except (pa.ArrowException, OverflowError):  # a type that Arrow does not know, a number beyond 64 bits
+            pass
+    return pa.array([None if value is None else str(value) for value in plain], pa.string())
+
+
+def _as_bytes(value: Any) -> bytes:
+    return bytes(value) if isinstance(value, bytes | memoryview) else str(value).encode()

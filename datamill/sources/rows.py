@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -179,8 +179,15 @@ def _id_hashes(ids: Sequence[str]) -> NDArray[np.bytes_]:
 
 def _note_odd(problems: Problems, parsed: Parsed, *, chunk: Chunk, column: str, reason: str, wanted: str) -> None:
     for place in _places(parsed.is_odd):
-        cell: Any = str(chunk.columns[column][place].as_py())
+        cell = _shown(chunk.columns[column][place])
         problems.setdefault(place, (reason, f"column {column!r} holds {cell[:SHOWN]!r}, which is not {wanted}"))
+
+
+def _shown(cell: pa.Scalar) -> str:
+    try:
+        return str(cell.as_py())
+    except (ValueError, OverflowError):  # a time that Python has no name for
+        return str(cell.cast(pa.string()).as_py())
 
 
 def _places(mask: pa.Array) -> list[int]:

@@ -28,6 +28,7 @@ from datamill.sources.listing import (
     table_of,
 )
 from datamill.sources.retrying import patiently
+from datamill.sources.streams import remote_stream
 
 GZIP_MAGIC = b"\x1f\x8b"
 COMPARED = ("key", "size_bytes", "version")  # columns of a listing that tell whether a file is the same
@@ -93,8 +94,14 @@ class Store:
             return bool(patiently(functools.partial(self.filesystem.isdir, self.root)))
 
     def open(self, file: StoredFile) -> IO[bytes]:
-        """The file's bytes as a stream."""
-        return Path(file.path).open("rb") if self.filesystem is None else self.filesystem.open(file.path, "rb")
+        """The file's bytes as a stream.
+
+        Raises:
+            OSError: It cannot be opened; reading raises it when a store fails, or gives fewer bytes than it listed.
+        """
+        if self.filesystem is None:
+            return Path(file.path).open("rb")
+        return remote_stream(self.filesystem, file.path, size_bytes=file.size_bytes)
 
     def read(self, file: StoredFile) -> bytes | None:
         """The whole file, or ``None`` if it no longer is what the listing found.

@@ -36,14 +36,14 @@ class Column(BaseModel):
     num_booleans: int = 0
 
     def add(self, other: "Column") -> None:
-        """Take in what was learnt of other rows."""
-        self.kind = other.kind
+        """Take in what was learnt of other rows, whose declared kind is no other one."""
+        self.kind = self.kind or other.kind
         self.num_values += other.num_values
         self.num_numbers += other.num_numbers
         self.num_booleans += other.num_booleans
 
     def inferred(self) -> Kind:
-        """The declared kind; for text, the kind of its values."""
+        """The declared kind; for text, and where nothing but nulls was declared, the kind of its values."""
         if self.kind is not None:
             return self.kind
         if self.num_numbers >= NUMERIC_SHARE * self.num_values:
@@ -149,7 +149,7 @@ def _united(files: Sequence[_File], *, source: TableSource) -> _Profile:
     """The profile of all files together.
 
     Raises:
-        DataError: Two differ in their columns, or there are too many classes.
+        DataError: Two differ in their columns or in the type of one, or there are too many classes.
     """
     first = files[0]
     whole = _Profile(names=first.profile.names, columns={name: Column() for name in first.profile.columns})
@@ -160,7 +160,13 @@ def _united(files: Sequence[_File], *, source: TableSource) -> _Profile:
                 f"{file.stored.key} and {first.stored.key} differ in columns {differing}; give all files equal columns"
             )
         for name, column in whole.columns.items():
-            column.add(file.profile.columns[name])
+            other = file.profile.columns[name]
+            if column.kind and other.kind and column.kind != other.kind and name not in source.kinds:
+                raise DataError(
+                    f"{file.stored.key}: column {name!r} is of type {other.kind}, and {column.kind} in a file "
+                    f"before it; give all files one type, or name its kind under ingest.source.kinds"
+                )
+            column.add(other)
         whole.labels |= file.profile.labels
         whole.num_rows += file.profile.num_rows
         require_few_classes(whole.labels, source=source)
@@ -200,7 +206,7 @@ def _learn(profile: _Profile, chunk: Chunk, *, source: TableSource) -> None:
     for name, column in profile.columns.items():
         values = chunk.columns[name]
         if source.format == "parquet":
-            column.kind = declared_kind(values.type, name=name)
+            column.kind = None if pa.types.is_null(values.type) else declared_kind(values.type, name=name)
             continue
         column.num_values += len(values) - values.null_count
         column.num_numbers += len(values) - as_number(values).values.null_count

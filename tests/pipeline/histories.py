@@ -2,9 +2,16 @@
 
 import contextlib
 import csv
+import gzip
+import hashlib
+import io
 import json
+import os
 import random
 import shutil
+import sqlite3
+import struct
+import tarfile
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +29,8 @@ from datamill.errors import DatamillError
 from datamill.execute import execute
 from datamill.settings import Settings
 from datamill.shards import writing
-from datamill.sources import exchanged, image_folder, listing, stretches
+from datamill.shards.exchange import example, mds, tfrecord
+from datamill.sources import exchanged, idx, image_folder, listing, query, stretches
 from datamill.stage import Stage
 from tasks import PIPELINE
 
@@ -38,7 +46,7 @@ SMALL = {
     (exchanged, "BATCH_IMAGES"): 24, (image_folder, "BATCH_FILES"): 8, (recall, "READ_ROWS"): 32,
     (buckets, "MAX_NEIGHBORS"): 2, (buckets, "PART_ROWS"): 64, (pairs, "MAX_PAIRS"): 40, (pairs, "PER_SAMPLE"): 0,
     (writing, "BLOCK_BYTES"): 512, (writing, "SEGMENT_BYTES"): 4000,
-    (listing, "SETTLED_S"): -1000.0,
+    (idx, "BATCH_ROWS"): 16, (query, "BATCH_ROWS"): 16, (listing, "SETTLED_S"): -1000.0,
 }  # fmt: skip
 """Bounds under which a few hundred rows are many parts; files that were just written count as settled."""
 EXAMPLE = Path(__file__).resolve().parents[2] / "flows/examples" / "digits"
@@ -118,25 +126,125 @@ def _encoded(pixels: np.ndarray) -> bytes:
     return bytes(cv2.imencode(".png", pixels)[1].tobytes())
 
 
+ENDINGS = {"parquet": ".parquet", "webdataset": ".tar", "tfrecord": ".tfrecord", "mds": ".mds"}
+
+
 @final
 class PackedImages(_Images, Source):
-    """Parquet files of encoded images, as the Hugging Face hub has them."""
+    """Encoded images in files of a format that other tools write."""
+
+    def __init__(self, form: str = "parquet") -> None:
+        """Files of this format."""
+        self._form = form
 
     def params(self, folder: Path) -> dict[str, Any]:
         named = {"image": None, "label": None, "class_names": None}
-        return {"kind": "exchanged", "format": "parquet", "path": str(folder), **named}
+        return {"kind": "exchanged", "format": self._form, "path": str(folder), **named}
 
     def write(self, folder: Path, name: str, rows: Sequence[Row]) -> None:
-        images = [{"bytes": row.payload, "path": None} for row in rows]
-        kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-        labels = pa.array([int(row.label) for row in rows], pa.int64())
-        pq.write_table(pa.table({"image": pa.array(images, kind), "label": labels}), folder / f"{name}.parquet")
+        self._path(folder, name).write_bytes(PACKED[self._form](rows))
 
     def remove(self, folder: Path, name: str) -> None:
-        (folder / f"{name}.parquet").unlink()
+        self._path(folder, name).unlink()
 
     def rename(self, folder: Path, name: str, other: str) -> None:
-        (folder / f"{name}.parquet").rename(folder / f"{other}.parquet")
+        self._path(folder, name).rename(self._path(folder, other))
+
+    def _path(self, folder: Path, name: str) -> Path:
+        return folder / f"{name}{ENDINGS[self._form]}"
+
+
+def _parquet(rows: Sequence[Row]) -> bytes:
+    images = [{"bytes": row.payload, "path": None} for row in rows]
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    labels = pa.array([int(row.label) for row in rows], pa.int64())
+    stream = io.BytesIO()
+    pq.write_table(pa.table({"image": pa.array(images, kind), "label": labels}), stream)
+    return stream.getvalue()
+
+
+def _tar(rows: Sequence[Row]) -> bytes:
+    """Members in pairs; every other file is compressed."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as archive:
+        for row in rows:
+            for ending, content in (("png", row.payload), ("cls", row.label.encode())):
+                member = tarfile.TarInfo(f"{row.name}.{ending}")
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+    return _perhaps_zipped(stream.getvalue(), rows=rows)
+
+
+def _tfrecord(rows: Sequence[Row]) -> bytes:
+    stream = io.BytesIO()
+    writer = tfrecord.RecordWriter(stream, dataset=None)
+    for row in rows:
+        label = np.array([int(row.label)], np.int64)
+        writer._append(example.encode({"image/encoded": [row.payload], "image/class/label": label}))
+    return _perhaps_zipped(stream.getvalue(), rows=rows)
+
+
+def _mds(rows: Sequence[Row]) -> bytes:
+    stream = io.BytesIO()
+    writer = mds.MdsWriter(stream)
+    for row in rows:
+        writer.write(hashlib.blake2b(row.name.encode(), digest_size=16).hexdigest(), row.payload, int(row.label))
+    if not rows:  # which files written by the library never are: only its columns tell what it is
+        writer.write("", b"", 0)
+        writer._samples.clear()
+    writer.close()
+    return stream.getvalue()
+
+
+PACKED: dict[str, Callable[[Sequence[Row]], bytes]] = {
+    "parquet": _parquet,
+    "webdataset": _tar,
+    "tfrecord": _tfrecord,
+    "mds": _mds,
+}
+
+
+def _perhaps_zipped(content: bytes, *, rows: Sequence[Row]) -> bytes:
+    """So that the compression of a file comes and goes with its rows."""
+    return gzip.compress(content, mtime=0) if len(rows) % 2 else content
+
+
+@final
+class IdxPairs(Source):
+    """Pairs of files of images and labels, which are named in the parameters."""
+
+    def params(self, folder: Path) -> dict[str, Any]:
+        names = [path.name for path in sorted(folder.iterdir()) if not path.name.endswith("-labels")]
+        images, labels = ([str(folder / f"{name}{end}") for name in names] for end in ("", "-labels"))
+        return {"kind": "idx", "images": images, "labels": labels, "class_names": None}
+
+    def payload(self, label: str, *, rng: random.Random) -> bytes:
+        pixels = np.frombuffer(rng.randbytes(81), np.uint8).reshape(9, 9) // 4
+        third = int(label) % 3 * 3
+        pixels[third : third + 3] += 150
+        return pixels.tobytes()
+
+    def near(self, payload: bytes, *, rng: random.Random) -> bytes:
+        place = rng.randrange(len(payload))
+        return payload[:place] + bytes([payload[place] ^ rng.choice([1, 2, 3])]) + payload[place + 1 :]
+
+    def bad(self, payload: bytes, *, rng: random.Random) -> bytes:
+        """There is no image that is none; this one is empty."""
+        return bytes(len(payload))
+
+    def write(self, folder: Path, name: str, rows: Sequence[Row]) -> None:
+        images = struct.pack(">4B3I", 0, 0, 8, 3, len(rows), 9, 9) + b"".join(row.payload for row in rows)
+        labels = struct.pack(">4BI", 0, 0, 8, 1, len(rows)) + bytes(int(row.label) for row in rows)
+        (folder / name).write_bytes(_perhaps_zipped(images, rows=rows))
+        (folder / f"{name}-labels").write_bytes(_perhaps_zipped(labels, rows=rows[1:]))
+
+    def remove(self, folder: Path, name: str) -> None:
+        (folder / name).unlink()
+        (folder / f"{name}-labels").unlink()
+
+    def rename(self, folder: Path, name: str, other: str) -> None:
+        (folder / name).rename(folder / other)
+        (folder / f"{name}-labels").rename(folder / f"{other}-labels")
 
 
 @final
@@ -165,7 +273,10 @@ class ImageFolders(_Images, Source):
             path.rename(path.with_name(other))
 
 
-@final
+COLUMNS = ("height", "width", "colour", "when", "key", "class", "patient")
+ROLES = ("target", "target_kind", "group", "time", "id", "exclude", "kinds")  # of columns, in files and databases
+
+
 class Table(Source):
     """Files of rows with numbers, holes and words; the columns of each file have an order of their own."""
 
@@ -173,6 +284,7 @@ class Table(Source):
         """Files of this format."""
         self._form = form
         self._has_id = has_id
+        self._columns = COLUMNS if has_id else tuple(column for column in COLUMNS if column != "key")
 
     def params(self, folder: Path) -> dict[str, Any]:
         roles = {"target": "class", "group": "patient", "time": "when", "id": "key" if self._has_id else None}
@@ -195,10 +307,8 @@ class Table(Source):
         return {**payload, **rng.choice([{"when": "some day"}, {"height": "tall"}, {"width": "wide"}, {"key": None}])}
 
     def write(self, folder: Path, name: str, rows: Sequence[Row]) -> None:
-        columns = ["height", "width", "colour", "when", "key", "class", "patient"]
+        columns = list(self._columns)
         random.Random(name).shuffle(columns)
-        if not self._has_id:
-            columns.remove("key")
         told = [{**row.payload, "class": row.label, "patient": row.name} for row in rows]
         if self._form == "csv":
             with (folder / f"{name}.csv").open("w", newline="") as file:
@@ -220,6 +330,39 @@ class Table(Source):
 
     def rename(self, folder: Path, name: str, other: str) -> None:
         (folder / f"{name}.{self._form}").rename(folder / f"{other}.{self._form}")
+
+
+@final
+class Rows(Table):
+    """Rows of a table in a database of one file, whose columns hold what they are given."""
+
+    def params(self, folder: Path) -> dict[str, Any]:
+        os.environ["DATAMILL_HISTORY"] = f"sqlite:///{folder / 'rows.db'}"
+        named = {name: value for name, value in super().params(folder).items() if name in ROLES}
+        query = f"SELECT {self._quoted} FROM history"  # noqa: S608 - of names above
+        return {**named, "kind": "query", "url_variable": "DATAMILL_HISTORY", "query": query, "version": None}
+
+    def write(self, folder: Path, name: str, rows: Sequence[Row]) -> None:
+        values = [{**row.payload, "class": row.label, "patient": row.name, "file": name} for row in rows]
+        self.remove(folder, name)
+        marks = ", ".join(f":{column}" for column in ("file", *self._columns))
+        self._tell(folder, f"INSERT INTO history VALUES ({marks})", values)  # noqa: S608
+
+    def remove(self, folder: Path, name: str) -> None:
+        self._tell(folder, "DELETE FROM history WHERE file = :name", [{"name": name}])
+
+    def rename(self, folder: Path, name: str, other: str) -> None:
+        names = {"name": name, "other": other}
+        self._tell(folder, "UPDATE history SET file = :other WHERE file = :name", [names])
+
+    @property
+    def _quoted(self) -> str:
+        return ", ".join(f'"{column}"' for column in self._columns)
+
+    def _tell(self, folder: Path, statement: str, values: Sequence[Mapping[str, Any]]) -> None:
+        with contextlib.closing(sqlite3.connect(folder / "rows.db")) as connection, connection:
+            connection.execute(f"CREATE TABLE IF NOT EXISTS history (file, {self._quoted})")
+            connection.executemany(statement, values)
 
 
 @dataclass
@@ -366,7 +509,7 @@ class History:
         names = [row.name for row in rows]
         self.rng.shuffle(rows if isinstance(self.source, Table) else names)
         self._put(name, [Row(row.label, row.payload, told) for row, told in zip(rows, names, strict=True)])
-        if isinstance(self.source, PackedImages):
+        if isinstance(self.source, PackedImages | IdxPairs):
             self.rng.shuffle(rows)
             self._put(name, rows)
         return name

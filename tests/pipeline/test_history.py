@@ -20,9 +20,11 @@ from tests.pipeline.histories import (
     SETTINGS,
     SMALL,
     History,
+    IdxPairs,
     ImageFolders,
     Outcome,
     PackedImages,
+    Rows,
     Source,
     Table,
     collect,
@@ -33,10 +35,16 @@ from tests.pipeline.histories import (
 
 SOURCES = {
     "packed": PackedImages(),
+    "webdataset": PackedImages("webdataset"),
+    "tfrecord": PackedImages("tfrecord"),
+    "mds": PackedImages("mds"),
+    "idx": IdxPairs(),
     "folders": ImageFolders(),
     "csv": Table(),
     "csv-with-ids": Table(has_id=True),
     "parquet": Table("parquet"),
+    "query": Rows(),
+    "query-with-ids": Rows(has_id=True),
 }
 ALL = {
     "split.strategy": ["hash", "stratified", "stratified_exact"],
@@ -90,11 +98,11 @@ def fresh(root: Path, *, history: History, changes: dict[str, Any]) -> Outcome:
 def follow(history: History, *, tmp_path: Path, changes: dict[str, Any], num_runs: int, num_edits: int = 1) -> None:
     """Run and compare, so many times, with so many edits before each; rows that stay must not change sides."""
     root = tmp_path / "followed"
-    write_params(root, source=history.source.params(history.folder), changes=changes)
     before: dict[tuple[str, ...], str] = {}
     for number in range(num_runs):
         for _ in range(num_edits if number else 0):
             history.edit()
+        write_params(root, source=history.source.params(history.folder), changes=changes)
         outcome = run(root)
         told = f"{changes} after {history.log}"
         assert not outcome.difference(fresh(tmp_path / "fresh", history=history, changes=changes)), told

@@ -8,7 +8,8 @@ Buffers Encoding".
 """
 
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ Value = Sequence[bytes] | NDArray[np.float32] | NDArray[np.int64]
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # kinds of fields on the wire
 BYTES_LIST, FLOAT_LIST, INT64_LIST = 1, 2, 3  # numbers of the fields of a Feature
 MAX_VARINT_BYTES = 10
+MAX_FEATURES, MAX_VALUES = 2**16, 2**20  # of a message and of a feature; bytes and packed floats count as one
 
 
 def encode(features: Mapping[str, Value]) -> bytes:
@@ -27,11 +29,15 @@ def encode(features: Mapping[str, Value]) -> bytes:
     return _field(1, b"".join(entries))
 
 
-def decode(message: bytes) -> dict[str, Value]:
+def decode(message: bytes, *, wanted: Collection[str] | None = None) -> dict[str, Value]:
     """The features of a message.
 
+    Args:
+        message: Bytes that may be anything.
+        wanted: Features whose values matter, all when not given; the others are named and have none.
+
     Raises:
-        ValueError: It is no such message.
+        ValueError: It is no such message, or has more features or values than ``MAX_FEATURES`` and ``MAX_VALUES``.
     """
     found: dict[str, Value] = {}
     for number, features in _fields(message):
@@ -43,7 +49,10 @@ def decode(message: bytes) -> dict[str, Value]:
                 name, feature = parts.get(1, b""), parts.get(2, b"")
                 if not isinstance(name, bytes) or not isinstance(feature, bytes):
                     raise ValueError("a feature's name or value is no message")
-                found[name.decode()] = _values(feature)
+                if len(found) == MAX_FEATURES:
+                    raise ValueError(f"more than {MAX_FEATURES} features")
+                key = name.decode()
+                found[key] = _values(feature) if wanted is None or key in wanted else []
     return found
 
 
@@ -62,7 +71,9 @@ def _values(feature: bytes) -> Value:
     for number, content in _fields(feature):
         if not isinstance(content, bytes):
             raise ValueError("a feature is no list of values")
-        items = [item for item_number, item in _fields(content) if item_number == 1]
+        items = [item for item_number, item in islice(_fields(content), MAX_VALUES + 1) if item_number == 1]
+        if len(items) > MAX_VALUES or any(map(_is_long, items if number == INT64_LIST else ())):
+            raise ValueError(f"a feature has more than {MAX_VALUES} values")
         if number == BYTES_LIST:
             values = [item for item in items if isinstance(item, bytes)]
         elif number == FLOAT_LIST:
@@ -73,6 +84,11 @@ def _values(feature: bytes) -> Value:
         elif number == INT64_LIST:
             values = np.array([one for item in items for one in _integers(item)], np.uint64).astype(np.int64)
     return values
+
+
+def _is_long(item: bytes | int) -> bool:
+    """Whether a packed list holds more numbers than it may; the last byte of each is below 0x80."""
+    return isinstance(item, bytes) and np.count_nonzero(np.frombuffer(item, np.uint8) < 0x80) > MAX_VALUES
 
 
 def _integers(item: bytes | int) -> Iterator[int]:

@@ -37,7 +37,7 @@ from datamill.shards.exchange.records import (
 
 ENDINGS = (".mds",)
 MAX_BYTES = 2**26
-MAX_SAMPLES = 10**8  # of one file; its offsets must fit the memory
+MAX_SAMPLES = 10**7  # of one file; its offsets must fit the memory
 MAX_CONFIG_BYTES = 2**20
 VERSION = 2
 HASH = "sha256"

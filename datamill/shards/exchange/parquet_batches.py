@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Any, NamedTuple
 
@@ -14,10 +15,12 @@ from datamill.shards.exchange.records import Wanted
 
 READ_ROWS, MAX_READ_ROWS = 64, 8_192  # rows decoded at a time: more where rows are small
 READ_BYTES = 2**23  # of a row group, by its own account, that MAX_READ_ROWS may be
+DECODED_BYTES = 2**28  # that rows decoded at a time may take if each is as large as all that a dictionary holds
 LABEL_ROWS = 65_536
 BUFFER_BYTES = 2**20
 MAX_PATH_BYTES = 1024
 MAX_GROUP_BYTES = 2**31  # unpacked; a larger row group is refused before it is read
+LIKE_A_NUMBER = r"^[0-9]+(#|$)"  # of paths that could be taken for the number of a row
 METADATA = b"huggingface"
 IMAGES = ("image", "img")
 LABELS = ("label", "labels")
@@ -61,17 +64,33 @@ def iter_batches(stream: IO[bytes], *, name: str, wanted: Wanted) -> Iterator[Ba
         read = [names.payload] if wanted.payloads else []
         read += [names.label, *([SAMPLE_ID] if SAMPLE_ID in file.schema_arrow.names else [])]
         places = _Places(name)
-        rows = _batch_rows(file) if wanted.payloads else LABEL_ROWS
+        rows = _batch_rows(file, payload=names.payload) if wanted.payloads else LABEL_ROWS
         for batch in file.iter_batches(batch_size=rows, columns=read, use_threads=False):
             plain = [_plain(column) for column in batch.columns]
             where = places.of(plain[0] if wanted.payloads else None, count=batch.num_rows)
             yield Batch(where, dict(zip(read, plain, strict=True)), names, shape)
 
 
-def _batch_rows(file: pq.ParquetFile) -> int:
+def _batch_rows(file: pq.ParquetFile, *, payload: str) -> int:
     groups = [file.metadata.row_group(number) for number in range(file.num_row_groups)]
     row_bytes = max((group.total_byte_size // max(1, group.num_rows) for group in groups), default=0)
-    return min(MAX_READ_ROWS, max(READ_ROWS, READ_BYTES // max(1, row_bytes)))
+    dictionary_bytes = max((_dictionary_bytes(group, payload=payload) for group in groups), default=0)
+    rows = min(MAX_READ_ROWS, max(READ_ROWS, READ_BYTES // max(1, row_bytes)))
+    return min(rows, max(1, DECODED_BYTES // max(1, dictionary_bytes)))
+
+
+def _dictionary_bytes(group: pq.RowGroupMetaData, *, payload: str) -> int:
+    """Most that the dictionary of a group's payload can hold; a row that repeats one of its values takes next to none.
+
+    It is told from what the file says of all pages: those of data do not unpack to less than they are.
+    """
+    columns = [group.column(number) for number in range(group.num_columns)]
+    return sum(
+        column.total_uncompressed_size - column.total_compressed_size + column.data_page_offset
+        - column.dictionary_page_offset
+        for column in columns
+        if column.path_in_schema.partition(".")[0] == payload and column.dictionary_page_offset is not None
+    )  # fmt: skip
 
 
 class _Places:
@@ -103,6 +122,7 @@ class _Places:
         except UnicodeDecodeError:  # a foreign file need not have checked its text
             return False
         is_usual = pa.types.is_string(paths.type) and None not in some and "" not in some and len(some) == len(paths)
+        is_usual = is_usual and not pc.any(pc.match_substring_regex(paths, LIKE_A_NUMBER)).as_py()
         if not is_usual or pc.max(pc.binary_length(paths)).as_py() > MAX_PATH_BYTES or not self._seen.isdisjoint(some):
             return False
         self._seen |= some
@@ -114,7 +134,8 @@ class _Places:
             key = str(number)
             if path and len(path) <= MAX_PATH_BYTES:
                 text = path.decode("utf-8", "backslashreplace")
-                key = text if text not in self._seen else f"{number}#{text}"
+                is_own = text not in self._seen and re.match(LIKE_A_NUMBER, text) is None
+                key = text if is_own else f"{number}#{text}"
                 self._seen.add(text)
             keys.append(key)
         return keys
@@ -125,7 +146,7 @@ def opened(stream: IO[bytes], *, name: str) -> Iterator[pq.ParquetFile]:
     """The file; what is wrong with it inside the block is a ``DataError`` that names it."""
     try:
         yield pq.ParquetFile(stream, page_checksum_verification=True, pre_buffer=False, buffer_size=BUFFER_BYTES)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{name} is no whole Parquet file: {reason}; get the file again") from error
 

@@ -179,7 +179,7 @@ def parse_label(content: bytes) -> Label | None:
         return None
     if re.fullmatch(r"-?[0-9]{1,9}", text):
         return int(text)
-    return text or None
+    return text if text and text.isprintable() else None
 
 
 def known_id(text: str | bytes | None) -> str | None:

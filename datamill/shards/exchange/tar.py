@@ -14,7 +14,7 @@ from datamill.errors import DataError
 from datamill.shards.exchange.records import printable, read_up_to, skip
 
 BLOCK_BYTES = 512
-MAX_EXTENSION_BYTES = 2**16  # of one extended header, which holds little more than a name
+MAX_EXTENSION_BYTES = 2**16  # of the extended headers of a member, which hold little more than a name
 PLAIN = {b"0", b"\0", b"7"}
 FOLDER = b"5"
 WITHOUT_CONTENT = {b"1", b"2", b"3", b"4", b"5", b"6"}  # links, devices, folders and pipes
@@ -55,20 +55,24 @@ def members(stream: IO[bytes], *, name: str) -> Iterator[Member]:
     Raises:
         DataError: The file is cut, a header does not match its checksum, or something follows the end.
     """
-    start = 0
+    start = num_extended = 0
     extended: dict[str, str] = {}
     while any(header := _read(stream, BLOCK_BYTES, name=name, start=start)):
         _check(header, name=name, start=start)
         kind, size = header[156:157], _number(header[124:136], name=name, start=start)
         if kind in EXTENSIONS:
-            if size > MAX_EXTENSION_BYTES:
-                raise DataError(f"{name}: the extended header at byte {start} claims {size} bytes; get the file again")
+            num_extended += size
+            if num_extended > MAX_EXTENSION_BYTES:
+                raise DataError(
+                    f"{name}: the extended header at byte {start} claims {size} bytes, and all of a member have "
+                    f"{MAX_EXTENSION_BYTES} at most; get the file again"
+                )
             content = _read(stream, _padded(size), name=name, start=start)[:size]
             extended |= _extension(kind, content, name=name, start=start)
             start += BLOCK_BYTES + _padded(size)
             continue
         member = _member(header, kind=kind, size=size, extended=extended, stream=stream, place=f"{name}: byte {start}")
-        extended = {}
+        extended, num_extended = {}, 0
         yield member
         left = _padded(member.size_bytes) - member.num_read
         if skip(stream, left) < left:

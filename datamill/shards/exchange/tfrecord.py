@@ -30,6 +30,7 @@ from datamill.shards.exchange.records import (
     Wanted,
     known_id,
     parse_label,
+    printable,
     read_up_to,
     skip,
     too_large,
@@ -37,6 +38,7 @@ from datamill.shards.exchange.records import (
 
 ENDINGS = (".tfrecord", ".tfrecords", ".tfrecord.gz", ".tfrecords.gz")
 MAX_BYTES = 2**28
+SHOWN = 20  # names of features that a message repeats, and characters of each
 OVERHEAD_BYTES = 2**16  # what a message may hold besides its payload
 LENGTH = struct.Struct("<Q")
 CRC = struct.Struct("<I")
@@ -144,16 +146,18 @@ def read(stream: IO[bytes], *, name: str, wanted: Wanted) -> Iterator[Record | F
 
 
 def _record(message: bytes, *, place: str, wanted: Wanted) -> Record | Fault:
+    images = IMAGES if wanted.image is None else (wanted.image,)
+    labels = LABELS if wanted.label is None else (wanted.label,)
     try:
-        features = example.decode(message)
-        label = _label(features, names=LABELS if wanted.label is None else (wanted.label,))
+        features = example.decode(message, wanted=(*images, *labels, ROW, DTYPE, SHAPE, SAMPLE_ID))
+        label = _label(features, names=labels)
     except ValueError as error:
         return Fault(place, "unreadable", f"no Example message: {error}")
-    payload = _payload(features, names=IMAGES if wanted.image is None else (wanted.image,), place=place)
+    payload = _payload(features, names=images, place=place)
     if isinstance(payload, Fault):
         return payload
     if label is None:
-        return Fault(place, "no_label", f"none, or several, among the features {sorted(features)}")
+        return Fault(place, "no_label", f"none, or several, among the features {_named(features)}")
     num_bytes = len(payload) if isinstance(payload, bytes) else payload.nbytes
     if num_bytes > wanted.max_bytes:
         return too_large(place, num_bytes=num_bytes, wanted=wanted)
@@ -177,10 +181,16 @@ def _payload(features: Mapping[str, Any], *, names: tuple[str, ...], place: str)
     if images is None and ROW in features:
         return _row(features, place=place)
     if images is None or not isinstance(images[0], bytes):
-        return Fault(place, "no_image", f"none of {', '.join(names)} among the features {sorted(features)}")
+        return Fault(place, "no_image", f"none of {', '.join(names)} among the features {_named(features)}")
     if len(images) != 1:
         return Fault(place, "two_images", f"{len(images)} images in one record")
     return images[0]
+
+
+def _named(features: Mapping[str, Any]) -> str:
+    """The first of the names, in order, as far as a message has room for them."""
+    names = [printable(name[:SHOWN]) for name in sorted(features)]
+    return ", ".join(names[:SHOWN]) + f" and {len(names) - SHOWN} more" * (len(names) > SHOWN)
 
 
 def _row_features(row: NDArray[Any]) -> dict[str, example.Value]:

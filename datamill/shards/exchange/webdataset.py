@@ -148,7 +148,8 @@ class _Group:
             self._blame(
                 "no_label", f"{len(self.labels) or 'no'} member ends with .{wanted.label or LABEL}, or it is no label"
             )
-        seen.add(self.key)
+        if len(self.key) <= MAX_NAME:  # a longer one is never that of a sample
+            seen.add(self.key)
         payload: Payload | None = self.payload
         if self.fault is None and self.payload is not None and self.ending == ROW:
             payload = npy.decode(self.payload)

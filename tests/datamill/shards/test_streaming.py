@@ -21,6 +21,7 @@ from datamill.shards.native import Shard, open_shard
 from datamill.shards.remote import open_remote
 from datamill.shards.streaming import Block, Budget, Stream
 from datamill.shards.writing import ShardWriter
+from tests.datamill.shards.test_lives import forked
 
 BLOCK = 4096  # bytes under one checksum
 URL = "far://bucket/train"
@@ -262,6 +263,18 @@ def test_a_file_system_that_gives_no_space_back_is_refused(tmp_path: Path, monke
     monkeypatch.setattr(streaming, "_fallocate", lambda *_: errno.EOPNOTSUPP)
     with pytest.raises(DataError, match=r"cache gives no space back .*raise cache_bytes, or put the cache on ext4"):
         streamed(tmp_path)
+
+
+def test_a_forked_child_cannot_take_blocks_from_under_its_parent(tmp_path: Path) -> None:
+    upload(tmp_path / "made")
+    shard = streamed(tmp_path)
+    expected = batches(shard, order="sequential")
+    told = forked(lambda: batches(shard, order="sequential"))
+    assert told.startswith("DataError: ")
+    assert "a forked process cannot share a cache; open the shard in each process" in told
+    assert [one["row"].tolist() for one in batches(shard, order="sequential")] == [
+        one["row"].tolist() for one in expected
+    ]
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import gzip
 import struct
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -110,4 +111,24 @@ def test_a_file_that_vanishes_stops_the_run(tmp_path: Path) -> None:
     with opened(make_params(source(tmp_path))) as reading:
         (tmp_path / "images").unlink()
         with pytest.raises(DataError, match="images cannot be read: No such file or directory"):
+            list(reading.batches)
+
+
+def test_labels_are_not_held_before_there_are_images(tmp_path: Path) -> None:
+    count = 2**23
+    images = gzip.compress(struct.pack(">4B3I", 0, 0, 8, 3, count, 1, 1), compresslevel=1)
+    labels = gzip.compress(struct.pack(">4BI", 0, 0, 8, 1, count) + bytes(count), compresslevel=1)
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match="images is truncated: its header says 8388608 x 1 x 1"):
+            drain(source(tmp_path, images=images, labels=labels))
+        assert tracemalloc.get_traced_memory()[1] < 6_000_000  # of 8,388,608 labels
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_label_that_comes_while_read_stops_the_run(tmp_path: Path) -> None:
+    with opened(make_params(source(tmp_path))) as reading:
+        (tmp_path / "labels").write_bytes(LABELS[:-1] + b"\7")
+        with pytest.raises(DataError, match="labels: 1 of its files came, changed or went while it was read"):
             list(reading.batches)

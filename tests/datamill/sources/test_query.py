@@ -3,8 +3,11 @@
 import sqlite3
 import subprocess
 import sys
+from datetime import UTC, date, datetime, time
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pandas as pd
 import pyarrow as pa
@@ -203,3 +206,34 @@ def test_memory_does_not_grow_with_the_rows(database: Path, repository: Path) ->
         assert num_rows == count
         peaks.append(peak_kib)
     assert peaks[1] - peaks[0] < 100 * 1024  # KiB; the rows themselves would take more
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([1, 2.5, None], ["1", "2.5", None]),
+        ([1, "x"], ["1", "x"]),
+        ([date(2024, 1, 2), datetime(2024, 1, 2, 3, tzinfo=UTC)], ["2024-01-02", "2024-01-02 03:00:00+00:00"]),
+        ([2**70, 1], [str(2**70), "1"]),
+        ([UUID(int=7)], ["00000000-0000-0000-0000-000000000007"]),
+        ([time(1, 2), None], ["01:02:00", None]),
+        ([Decimal("1.5"), 2.5], [1.5, 2.5]),
+        ([3, None], [3, None]),
+    ],
+)
+def test_what_becomes_of_a_value_does_not_depend_on_its_neighbours(values: list[Any], expected: list[Any]) -> None:
+    assert query.as_array(values).to_pylist() == expected
+
+
+def test_a_class_is_the_same_in_every_batch(tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with sqlite3.connect(database) as connection:
+        connection.execute("CREATE TABLE mixed (size, class)")
+        connection.executemany("INSERT INTO mixed VALUES (?, ?)", [(1, 1), (2, 1), (3, 1), (4, 2.5)])
+    connection.close()
+    monkeypatch.setattr(query, "BATCH_ROWS", 2)
+    assert read(query="mixed")[1]["label"].to_pylist() == ["1", "1", "1", "2.5"]
+
+
+@pytest.mark.parametrize("values", [[b"a", b"b"], [memoryview(b"a"), None], [b"a", "b"], [1, b"\xff"]])
+def test_bytes_are_refused_wherever_they_stand(values: list[Any]) -> None:
+    assert query.as_array(values).type == pa.binary()

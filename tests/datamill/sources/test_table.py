@@ -2,16 +2,21 @@
 
 import gzip
 import math
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import fsspec
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from datamill.errors import DataError
+from datamill.sources.batches import Batch
 from tests.datamill.sources.drain import TABLE_FIELDS, drain_table, make_params, opened
 
 CSV = "size,colour,class\n1,red,a\n2.5,blue,b\n,NA,a\ninf,red,b\n"
@@ -252,3 +257,129 @@ def test_a_table_that_vanishes_or_gets_other_columns_stops_the_run(tmp_path: Pat
         path.unlink()
         with pytest.raises(DataError, match="does not exist"):
             list(reading.batches)
+
+
+def write_parquet(path: Path, **columns: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(columns), path, store_schema=False)
+    return path
+
+
+def test_a_column_of_nulls_in_one_file_has_the_type_of_the_others(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "t" / "1.parquet", colour=["red", "blue"], **{"class": ["a", "b"]})
+    write_parquet(tmp_path / "t" / "2.parquet", colour=pa.nulls(1), **{"class": ["a"]})
+    dataset, table, rejects = drain_table(tmp_path / "t", format="parquet")
+    assert [(feature.name, feature.kind) for feature in dataset.features] == [("colour", "category")]
+    assert (table["feature:colour"].to_pylist(), rejects) == (["red", "blue", None], [])
+
+
+@pytest.mark.parametrize("is_swapped", [False, True])
+def test_a_column_that_changes_its_type_between_files_is_refused_unless_its_kind_is_named(
+    tmp_path: Path, is_swapped: bool
+) -> None:
+    texts, numbers = ("2", "1") if is_swapped else ("1", "2")
+    write_parquet(tmp_path / "t" / f"{texts}.parquet", size=["7", "x"], **{"class": ["a", "b"]})
+    write_parquet(tmp_path / "t" / f"{numbers}.parquet", size=[8, 9], **{"class": ["a", "b"]})
+    with pytest.raises(DataError, match=r"2\.parquet: column 'size' is of type .* in a file before it; give all files"):
+        drain_table(tmp_path / "t", format="parquet")
+    _, table, rejects = drain_table(tmp_path / "t", format="parquet", kinds={"size": "number"})
+    assert sorted(table["feature:size"].to_pylist()) == [7.0, 8.0, 9.0]
+    assert [(reject.source, reject.reason) for reject in rejects] == [(f"{texts}.parquet:2", "not_a_number")]
+
+
+@pytest.mark.parametrize(
+    "role", [{}, {"time": "note"}, {"group": "note"}, {"id": "note"}, {"kinds": {"note": "number"}}]
+)
+def test_parquet_with_text_or_names_that_are_not_utf_8_is_refused(tmp_path: Path, role: dict[str, Any]) -> None:
+    wrong = pa.array([b"fine", b"\xff\xfe"], pa.binary()).view(pa.string())
+    path = write_parquet(tmp_path / "t.parquet", note=wrong, size=[1, 2], **{"class": ["a", "b"]})
+    with pytest.raises(
+        DataError, match=r"t\.parquet is no whole Parquet file: Invalid UTF8 sequence at string index 1;"
+    ):
+        drain_table(path, format="parquet", **role)
+    path.write_bytes(write_parquet(path, note=[1], **{"class": ["a"]}).read_bytes().replace(b"note", b"n\xffte"))
+    with pytest.raises(DataError, match=r"t\.parquet is no whole Parquet file: 'utf-8' codec can't decode byte 0xff"):
+        drain_table(path, format="parquet")
+
+
+def test_a_class_that_cannot_be_text_is_refused(tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "t.parquet", size=[1, 2], **{"class": [b"a", b"\xff"]})
+    with pytest.raises(DataError, match="a column of binary cannot be read as text: Invalid UTF8 payload; convert it"):
+        drain_table(path, format="parquet")
+
+
+def test_a_time_outside_the_calendar_is_rejected_and_never_another(tmp_path: Path) -> None:
+    when = pa.array([2**62, 0, -(2**62)], pa.timestamp("ms"))
+    path = write_parquet(tmp_path / "t.parquet", when=when, size=[1, 2, 3], **{"class": ["a", "b", "a"]})
+    _, table, rejects = drain_table(path, format="parquet", time="when")
+    assert [str(time) for time in table["time"].to_pylist()] == ["1970-01-01 00:00:00+00:00"]
+    message = "column 'when' holds '<value out of range: 4611686018427387904', which is not a time"
+    assert [(reject.source, reject.reason) for reject in rejects] == [
+        ("t.parquet:1", "time_unreadable"),
+        ("t.parquet:3", "time_unreadable"),
+    ]
+    assert rejects[0].message == message
+    write_parquet(path, when=pa.array([2**31 - 1, 1], pa.date32()), size=[1, 2], **{"class": ["a", "b"]})
+    _, table, rejects = drain_table(path, format="parquet", time="when")
+    assert [str(time) for time in table["time"].to_pylist()] == ["1970-01-02 00:00:00+00:00"]
+    assert "holds '<value out of range: 2147483647>'" in rejects[0].message
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_a_table_of_very_many_columns_is_refused(tmp_path: Path, form: str) -> None:
+    names = [f"c{number}" for number in range(10_001)]
+    path = tmp_path / f"t.{form}"
+    if form == "csv":
+        put(path, ",".join(names))
+    else:
+        write_parquet(path, **{name: [1] for name in names})
+    with pytest.raises(DataError, match=rf"t\.{form} has 10001 columns, more than 10000"):
+        drain_table(path, format=form)
+
+
+@pytest.mark.parametrize("row", [",", "x", '"a\nb",'])
+@pytest.mark.parametrize("header", ["", "size,class\n1,a\n"])
+def test_a_row_without_end_is_refused_before_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, header: str, row: str
+) -> None:
+    monkeypatch.setattr("datamill.sources.chunks.MAX_ROW", 1000)
+    with gzip.open(tmp_path / "t.csv.gz", "wt") as file:
+        file.write(header + row * 1_000_000)
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match=r"t\.csv\.gz has a row of more than 1000 characters; is it a CSV file\?"):
+            drain_table(tmp_path / "t.csv.gz")
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_large_cells_are_read_few_rows_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = put(tmp_path / "t.csv", CSV)
+    whole = drain_table(path)[1].combine_chunks()
+    monkeypatch.setattr("datamill.sources.chunks.BATCH_CHARACTERS", 8)  # each of the rows but one has as many
+    with opened(make_params({**TABLE_FIELDS, "path": str(path)})) as reading:
+        tables = [batch.table for batch in reading.batches if isinstance(batch, Batch)]
+    assert [table.num_rows for table in tables] == [0, 1, 1, 2]
+    assert pa.concat_tables(tables).combine_chunks().equals(whole)
+
+
+def test_no_byte_mark_line_end_or_zero_is_taken_for_content(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_bytes(b"\xef\xbb\xbfsize,class\r\n1,a\n2,b\r3,a\r\n\r\n4,b\0")
+    _, table, rejects = drain_table(path)
+    assert (table["feature:size"].to_pylist(), table["label"].to_pylist()) == ([1, 2, 3, 4], ["a", "b", "a", "b\0"])
+    assert rejects == []
+
+
+@pytest.mark.parametrize("encoding", ["hex", "rot13", "zlib", "nonsense"])
+def test_an_encoding_that_is_none_of_text_is_refused(encoding: str) -> None:
+    with pytest.raises(
+        ValidationError, match=rf"encoding '{encoding}' is unknown, or not one of text; common ones are"
+    ):
+        make_params({**TABLE_FIELDS, "path": "t.csv", "encoding": encoding})
+
+
+def test_a_codec_that_names_no_byte_is_told_with_the_file(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"t\.csv: byte 0 \(or one after it\) is not punycode; set"):
+        drain_table(put(tmp_path / "t.csv", CSV), encoding="punycode")

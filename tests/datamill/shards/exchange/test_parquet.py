@@ -198,3 +198,40 @@ def test_what_the_datasets_library_writes_is_read(tmp_path: Path, monkeypatch: p
     assert [(one.payload, one.label) for one in some if isinstance(one, Record)] == list(
         zip(IMAGES, LABELS, strict=True)
     )
+
+
+def test_a_dictionary_that_would_fill_the_memory_is_unpacked_few_rows_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """400 rows of 30 kB in a file of 60 kB."""
+    monkeypatch.setattr(parquet_batches, "DECODED_BYTES", 2**20)
+    rng = np.random.default_rng(0)
+    some = [rng.bytes(30_000) for _ in range(2)]
+    columns = {"image": pa.chunked_array([pa.array(some)] * 200), "label": [0] * 400}
+    stream = file(columns)
+    assert len(stream.getvalue()) < 70_000
+    sizes = [len(columns.codes) for columns in parquet.read_columns(stream, name="f", wanted=Wanted())]
+    assert (sum(sizes), 10 <= max(sizes) <= 17) == (400, True)
+
+
+def test_a_dictionary_of_small_images_is_unpacked_hundreds_of_rows_at_a_time() -> None:
+    rng = np.random.default_rng(0)
+    stream = file({"image": [rng.bytes(300) for _ in range(3000)], "label": [0] * 3000})
+    sizes = [len(columns.codes) for columns in parquet.read_columns(stream, name="f", wanted=Wanted())]
+    assert (sum(sizes), min(sizes[:-1]) >= 200) == (3000, True)
+
+
+def test_a_path_that_reads_like_a_row_is_never_taken_for_one() -> None:
+    paths = ["2", "a", None, "a", "3#a", "1", "1", None]
+    (columns,) = parquet.read_columns(
+        file({"image": images(*({"bytes": PNG, "path": path} for path in paths)), "label": [0] * 8}),
+        name="f",
+        wanted=Wanted(),
+    )
+    assert columns.places.to_pylist() == ["f#0#2", "f#a", "f#2", "f#3#a", "f#4#3#a", "f#5#1", "f#6#1", "f#7"]
+
+
+def test_names_of_columns_that_are_not_utf_8_are_refused() -> None:
+    content = file({"image": [PNG], "label": [0], "note": [1]}, store_schema=False).getvalue()
+    with pytest.raises(DataError, match="f is no whole Parquet file: 'utf-8' codec can't decode byte 0xff"):
+        read(io.BytesIO(content.replace(b"note", b"n\xffte")), "parquet")

@@ -84,3 +84,14 @@ def test_a_claimed_size_takes_no_memory() -> None:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 4 * 2**20
+
+
+def test_extended_headers_of_one_member_are_bounded_together() -> None:
+    record = b"32768 comment=" + b"x" * (32768 - 15) + b"\n"
+    one = header(kind=b"x", num_bytes=len(record)) + padded(record)
+    assert names(one * 2 + WHOLE) == ["a.png"]
+    with pytest.raises(
+        DataError, match="the extended header at byte 66560 claims 32768 bytes, and all of a member have"
+    ):
+        names(one * 3 + WHOLE)
+    assert names((one + header(num_bytes=0)) * 3 + bytes(512)) == ["a.png"] * 3

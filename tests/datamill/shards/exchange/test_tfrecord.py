@@ -204,3 +204,37 @@ def test_what_tensorflow_writes_is_read(tmp_path: Path) -> None:
     assert [(one.payload, one.label) for one in some if isinstance(one, Record)] == list(
         zip(IMAGES, LABELS, strict=True)
     )
+
+
+@pytest.mark.parametrize("is_packed", [True, False])
+@pytest.mark.parametrize("kind", [1, 3])  # strings, integers
+def test_more_values_than_a_feature_may_have_are_a_fault_where_they_matter(
+    monkeypatch: pytest.MonkeyPatch, kind: int, is_packed: bool
+) -> None:
+    monkeypatch.setattr(example, "MAX_VALUES", 9)
+
+    def message(name: bytes, count: int) -> bytes:
+        packed = example._field(1, b"\1" * count)
+        values = packed if is_packed and kind == 3 else (b"\x08\1" if kind == 3 else b"\x0a\0") * count
+        feature = example._field(1, name) + example._field(2, example._field(kind, values))
+        return example.encode(SOUND) + example._field(1, example._field(1, feature))
+
+    assert len(example.decode(message(b"label", 9))["label"]) == 9
+    with pytest.raises(ValueError, match="a feature has more than 9 values"):
+        example.decode(message(b"label", 10), wanted=["label"])
+    found = example.decode(message(b"else", 10), wanted=["label"])
+    assert (found["else"], np.asarray(found["label"]).tolist()) == ([], [1])
+
+
+def test_very_many_features_are_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(example, "MAX_FEATURES", 9)
+    with pytest.raises(ValueError, match="more than 9 features"):
+        example.decode(example.encode({str(number): [b""] for number in range(10)}))
+
+
+def test_a_message_of_many_features_names_the_first() -> None:
+    features: dict[str, Any] = {f"{number:03d}\n": [b""] for number in range(300)}
+    (fault,) = read(file(features | {"label": np.array([1])}), "tfrecord")
+    assert isinstance(fault, Fault)
+    assert fault.message.startswith(r"none of image/encoded, image among the features 000\n, 001\n,")
+    assert fault.message.endswith(r"019\n and 281 more")

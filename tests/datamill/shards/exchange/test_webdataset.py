@@ -105,6 +105,8 @@ def test_other_endings_can_be_chosen() -> None:
         ([("a.png", PNG), ("a.cls", b"")], "no_label"),
         ([("a.png", PNG), ("a.cls", b"\xff")], "no_label"),
         ([("a.png", PNG), ("a.cls", b"0" * 2000)], "no_label"),
+        ([("a.png", PNG), ("a.cls", b"cat\0")], "no_label"),
+        ([("a.png", PNG), ("a.cls", b"cat\ndog")], "no_label"),
         ([("a.png", bytes(1001)), ("a.cls", b"0")], "too_large"),
         ([("a.npy", npy.encode(ROWS[0])[:-1]), ("a.cls", b"0")], "unreadable"),
         ([("a.npy", npy.encode(ROWS[0]).replace(b"(3,)", b"(9,)")), ("a.cls", b"0")], "unreadable"),
