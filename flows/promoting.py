@@ -107,4 +107,7 @@ def _emit(root: Path, entry: history.Entry) -> None:
 def headline(decision: Decision) -> str:
     """The reasons that decided, in one line: those that refuse, or all where none does."""
     refusing = [reason for reason in decision.reasons if not reason.passes]
-    return "; ".join(f"{one.check}: {one.found}" for one in refusing or decision.reasons)
+    spoken = ("champion", "headline")  # what was found names itself
+    return "; ".join(
+        one.found if one.check in spoken else f"{one.check} {one.found}" for one in refusing or decision.reasons
+    )

@@ -14,7 +14,7 @@ from prefect.runtime import flow_run
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from datamill import config, dvcfile
-from datamill.execute import load_metrics
+from datamill.execute import load_metrics, show_number
 from datamill.promotion.params import read_policy
 from datamill.retraining.requests import training
 from datamill.settings import Settings
@@ -116,7 +116,7 @@ def summarise(outcomes: Mapping[str, Outcome | BaseException | None], *, root: P
     lines = ["| stage | ended | seconds | |", "|---|---|---:|---|"]
     for name, outcome in outcomes.items():
         seconds = f"{outcome.seconds:.1f}" if isinstance(outcome, Outcome) else ""
-        shown = [f"{key} {value:.4g}" for key, value in list(numbers(load_metrics(name, root=root)).items())[:4]]
+        shown = [f"{key} {show_number(value)}" for key, value in [*numbers(load_metrics(name, root=root)).items()][:4]]
         lines.append(f"| {name} | {_status(outcome)} | {seconds} | {', '.join(shown)} |")
     uri = tracking_uri(root=root, settings=Settings.from_environment())
     if run_path is None:

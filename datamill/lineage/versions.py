@@ -7,26 +7,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from datamill import files
 from datamill.settings import STATE
 
-LOCK_FILE = "dvc.lock"
 VIEWS = f"{STATE}/opened"  # folders of links to the cache's files, one per digest; may be deleted at any time
 DIRECTORY = ".dir"  # ends the digest of a folder
-
-
-def parse_lock(text: str) -> dict[str, Any]:
-    """The stages of a ``dvc.lock``."""
-    content = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 both are the safe one
-    return dict((content or {}).get("stages", {}))
-
-
-def read_lock(root: Path) -> dict[str, Any]:
-    """The stages of a workspace's ``dvc.lock``; none before DVC ran."""
-    path = root / LOCK_FILE
-    return parse_lock(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def digests(lock: Mapping[str, Any]) -> dict[str, str]:
