@@ -1,7 +1,6 @@
 """``params.yaml``: read, checked as a whole before any work, and changed by the command line."""
 
 import difflib
-import io
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,6 +8,7 @@ from functools import reduce
 from pathlib import Path
 from typing import Any, Protocol
 
+import yaml
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
@@ -176,12 +176,11 @@ def _end(node: Any) -> int:
 
 
 def _flow(value: Any) -> str:
-    out = io.StringIO()
-    writer = YAML(typ="safe", pure=True)
-    writer.default_flow_style, writer.width = True, 2**16
-    writer.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
-    writer.dump(value, out)
-    return out.getvalue().removesuffix("...\n").strip()
+    """A value in flow style, wherever it is put, and for readers of YAML 1.1 as well; ``off`` is the word we know."""
+    if value == "off":
+        return "off"
+    listed = yaml.safe_dump([value], default_flow_style=True, width=2**16, allow_unicode=True, sort_keys=False)
+    return listed.strip()[1:-1]
 
 
 def _keys(fault: Any, *, section: Any) -> Iterator[str]:

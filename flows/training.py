@@ -133,7 +133,9 @@ def _submit(needs: Mapping[str, tuple[str, ...]], *, root: str, session: str) ->
     first = []
     if "observe" in (Path(root) / dvcfile.DVC_FILE).read_text(encoding="utf-8"):
         first = [run_stage.submit(name="observe", root=root, session=session)]
-        first[0].wait()  # before it, nobody knows what has changed
+        outcome = _outcome(first[0])  # before it, nobody knows what has changed
+        if isinstance(outcome, BaseException):  # a store or database that cannot be reached: no stage can begin
+            raise outcome
     done = settled(needs, root=Path(root))  # one call of DVC instead of one a stage
     for name, before in needs.items():
         waits = [futures[one] for one in before if one in futures] or first

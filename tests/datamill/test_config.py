@@ -57,6 +57,8 @@ def test_setting_a_value_keeps_comments_and_tells_the_change(tmp_path):
         ("given.value=null", "value: |\n      two\n      lines", "value: null"),
         ("given.value=off", "value: 'on' # or off", "value: off # or off"),
         ("given.value=[]", "value:  # names\n      - {a: 1}  # first\n      - b: 2  # last", "value: []  # names"),
+        ("given.value={b: 's3://x', c: off, d: null}", "value: 1", "value: {b: 's3://x', c: 'off', d: null}"),
+        ("given.value='s3://x'", "value: 1", "value: 's3://x'"),
         ("given.value={b: x y}", "value:\n      a: 1", "value: {b: x y}"),
         ("given.value=Größe", "value: [1,\n      2] # px", "value: Größe # px"),
         ("given.value='a: b # c'", 'value: "x"', "value: 'a: b # c'"),
