@@ -322,7 +322,10 @@ def _require_order(shard: Shard, *, fields: Sequence[str], order: Kind) -> None:
 
 
 def _require_device(device: str | torch.device) -> torch.device:
-    found = torch.device(device)
+    try:
+        found = torch.device(device)
+    except RuntimeError as error:  # its words list every kind that torch knows
+        raise ParamsError(f"device is {device!r}, which is none; name cpu, cuda or cuda:1") from error
     if found.type not in ("cpu", "cuda") or (found.type == "cuda" and not torch.cuda.is_available()):
         raise ParamsError(f"device is {str(found)!r}; this machine loads to cpu{', cuda' * torch.cuda.is_available()}")
     return found

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datamill import files
-from datamill.errors import DataError
+from datamill.errors import DataError, ParamsError
 from datamill.shards.index import Field, Index, Segment, read_index, write_index
 from datamill.shards.integrity import opened
 from datamill.shards.segments import SegmentWriter
@@ -75,9 +75,13 @@ class ShardWriter:
 
         Raises:
             DataError: A label's number is not that of a class, or a number does not fit the field's dtype.
+            ParamsError: Rows have other fields, shapes or types than were declared, or fields differ in their number.
         """
-        assert rows.keys() <= self._streams.keys(), f"fields {sorted(rows)}, wanted {sorted(self._streams)}"
-        assert len({len(some) for some in rows.values()}) <= 1, "fields differ in their number of rows"
+        if unknown := sorted(rows.keys() - self._streams.keys()):
+            raise ParamsError(
+                f"rows have the fields {unknown}, the shard has {sorted(self._streams)}; declare them there"
+            )
+        _require_equal({name: len(some) for name, some in rows.items()})
         num_classes, label = self._index.num_classes, np.asarray(rows.get("label", ()))
         if num_classes is not None and label.size and not 0 <= label.min() <= label.max() < num_classes:
             raise DataError(f"labels {label.min()} to {label.max()} for {num_classes} classes; run balance again")
@@ -130,7 +134,7 @@ class ShardWriter:
             for stream in self._streams.values():
                 stream.abandon()
         counts = {name: sum(segment.num_rows for segment in some) for name, some in segments.items()}
-        assert len(set(counts.values())) <= 1, f"fields differ in their number of rows: {counts}"
+        _require_equal(counts)
         changes = {"num_rows": max(counts.values(), default=0), "segments": segments}
         write_index(self._folder, self._index.replaced(**changes))
 
@@ -189,7 +193,8 @@ class _FieldWriter:
         self._open, self._key = None, None
 
     def _rows(self, array: NDArray[Any]) -> Iterator[tuple[NDArray[Any], None]]:
-        assert array.shape[1:] == self._field.shape, f"{self._name}: rows {array.shape[1:]}, not {self._field.shape}"
+        if array.shape[1:] != self._field.shape:
+            raise ParamsError(f"{self._name}: rows have the shape {array.shape[1:]}, the field has {self._field.shape}")
         array = _cast(array, dtype=self._field.dtype, name=self._name)
         while len(array):
             room = len(array) if self._key else self._rows_per_segment - self._segment().num_rows
@@ -222,14 +227,22 @@ class _FieldWriter:
             return b"".join(rows)
         arrays = [np.asarray(row) for row in rows]
         wrong = [array.shape for array in arrays if array.shape[1:] != self._field.shape or not array.ndim]
-        assert not wrong, f"{self._name}: a row of shape {wrong[0]}, wanted (length, *{self._field.shape})"
+        if wrong:
+            wanted = ", ".join(["length", *map(str, self._field.shape)])
+            raise ParamsError(f"{self._name}: a row has the shape {wrong[0]}, the field wants ({wanted})")
         return _cast(np.concatenate(arrays), dtype=self._field.dtype, name=self._name)
+
+
+def _require_equal(counts: Mapping[str, int]) -> None:
+    if len(set(counts.values())) > 1:
+        raise ParamsError(f"fields differ in their number of rows: {dict(counts)}; write equally many of each")
 
 
 def _cast(array: NDArray[Any], *, dtype: str, name: str) -> NDArray[Any]:
     """The array in the field's dtype, C order."""
     if not np.can_cast(array.dtype, dtype, "safe"):
-        assert np.can_cast(array.dtype, dtype, "same_kind"), f"{name}: {array.dtype} is not {dtype}"
+        if not np.can_cast(array.dtype, dtype, "same_kind"):
+            raise ParamsError(f"{name}: {array.dtype} values for a field of {np.dtype(dtype)}; convert them first")
         if array.size and np.dtype(dtype).kind in "iu":
             bounds = np.iinfo(dtype)
             if array.min() < bounds.min or array.max() > bounds.max:
