@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import wraps
@@ -62,7 +63,8 @@ def init(
 
     written = create_workspace(folder, example=example)
     typer.echo(f"{folder} is a workspace" + (f"; wrote {', '.join(written)}" if written else " already; nothing to do"))
-    typer.echo(f"next: edit ingest.source in {folder / 'params.yaml'}, then `cd {folder} && datamill run`")
+    typer.echo(f"next: edit ingest.source in {folder / 'params.yaml'}, then")
+    typer.echo(f"  cd {shlex.quote(str(folder))} && datamill run")
 
 
 @app.command()
