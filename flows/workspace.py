@@ -68,12 +68,12 @@ ingest:
     kinds: {{}}             # {{zip: category}} where a column's kind is misread
 ```
 
-Further kinds are `query` (a database), `exchanged` (WebDataset, TFRecord, Parquet of images, MDS), `idx` (MNIST files) and
-`bundled`.
+Further kinds are `query` (a database), `exchanged` (WebDataset, TFRecord, Parquet of images, MDS), `idx` (MNIST files)
+and `bundled`.
 
-`watch.yaml` says where new data comes from, once there is a model, and whom to tell. Commit `params.yaml`, `watch.yaml`, `dvc.yaml`, `dvc.lock` and `reports/` to Git; `dvc push` stores
-data and models at the remote named in `.dvc/config`. To version raw data that lies in this folder as well, `dvc add`
-it.
+`watch.yaml` says where new data comes from, once there is a model, and whom to tell. Commit `params.yaml`,
+`watch.yaml`, `dvc.yaml`, `dvc.lock` and `reports/` to Git; `dvc push` stores data and models at the remote named in
+`.dvc/config`. To version raw data that lies in this folder as well, `dvc add` it.
 """
 
 
