@@ -98,6 +98,8 @@ def explain(name: str, lines: list[str]) -> StageError:
             told = takewhile(lambda following: not following.startswith(DVC_ERROR), lines[number:])
             return StageError("\n".join(told).removeprefix(ERROR))
     for line in lines:
+        if line.endswith("is not a git repository"):
+            return StageError(f"{line.removeprefix(DVC_ERROR)}, which DVC needs; `datamill init` makes it one again")
         if missing := MISSING.search(line):
             return StageError(
                 f"{name} reads {missing[1]}, which does not exist; put it there, or mend the path in params.yaml"

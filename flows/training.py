@@ -113,7 +113,7 @@ def train_model(root: str = ".", target: str | None = None) -> dict[str, str]:
 
 def summarise(outcomes: Mapping[str, Outcome | BaseException | None], *, root: Path, run_path: str | None) -> str:
     """The flow run on one page: stages, times, headline numbers, and where MLflow shows it (Markdown)."""
-    lines = ["| stage | ended | seconds | |", "|---|---|---:|---|"]
+    lines = [*result(root), "| stage | ended | seconds | |", "|---|---|---:|---|"]
     for name, outcome in outcomes.items():
         seconds = f"{outcome.seconds:.1f}" if isinstance(outcome, Outcome) else ""
         shown = [f"{key} {show_number(value)}" for key, value in [*numbers(load_metrics(name, root=root)).items()][:4]]
@@ -126,6 +126,23 @@ def summarise(outcomes: Mapping[str, Outcome | BaseException | None], *, root: P
     else:
         link = f"MLflow run `{run_path}`: start `datamill ui`, then open http://127.0.0.1:5000/#/experiments/{run_path}"
     return "\n".join([*lines, "", link])
+
+
+def result(root: Path) -> list[str]:
+    """What the model that is there is worth, as a paragraph of Markdown; nothing before one was measured."""
+    measured = load_metrics("evaluate", root=root)
+    if "accuracy" not in measured:
+        return []
+    interval, baseline = measured["interval"].get("accuracy"), measured["baseline"].get("accuracy")
+    ends = f" ({interval['low']:.4f} to {interval['high']:.4f})" if interval else ""
+    beside = f"; logistic regression {baseline:.4f}" if baseline is not None else ""
+    return [f"**accuracy {measured['accuracy']:.4f}**{ends} on {measured['samples']:,} test samples{beside}", ""]
+
+
+def _ends(statuses: Mapping[str, str]) -> list[str]:
+    """The stages by how they ended (Markdown)."""
+    ways = dict.fromkeys(statuses.values())
+    return [f"- {way}: {', '.join(name for name, status in statuses.items() if status == way)}" for way in ways]
 
 
 def _submit(needs: Mapping[str, tuple[str, ...]], *, root: str, session: str) -> dict[str, PrefectFuture[Outcome]]:
@@ -162,7 +179,7 @@ def _close(root: Path, *, session: Session, statuses: Mapping[str, str]) -> str 
     metrics = {
         name: load_metrics(name, root=root) for name, status in statuses.items() if status in {"executed", "cached"}
     }
-    note = "\n".join(f"- {name}: {status}" for name, status in statuses.items())
+    note = "\n".join([*result(root), *_ends(statuses)])
     tracker = Tracker(root, Settings.from_environment(), session, "flow", tuple(statuses))
     keep_record(root, session=session, statuses=statuses, tracker=tracker)
     return tracker.close_session(statuses=statuses, summary=numbers(config.flatten(metrics)), note=note)

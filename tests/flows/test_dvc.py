@@ -60,3 +60,8 @@ def test_what_dvc_says_to_itself_is_not_told(line):
 def test_a_source_that_is_not_there_is_named_with_what_to_do():
     told = explain("ingest", ["ERROR: failed to reproduce 'ingest': [Errno 2] No such file or directory: '/raw/a.csv'"])
     assert str(told) == "ingest reads /raw/a.csv, which does not exist; put it there, or mend the path in params.yaml"
+
+
+def test_a_workspace_without_git_is_told_what_makes_it_whole():
+    told = explain("observe", ["ERROR: /work/flowers is not a git repository"])
+    assert str(told) == "/work/flowers is not a git repository, which DVC needs; `datamill init` makes it one again"

@@ -1,3 +1,4 @@
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -50,3 +51,22 @@ def test_a_source_that_cannot_be_reached_stops_the_flow_with_its_own_words(tmp_p
     with pytest.raises(StageError, match="the store is away"):
         training._submit(needed_by(None), root=str(tmp_path), session="s=s")
     assert submitted == ["observe"]
+
+
+def test_the_result_stands_before_the_stages(tmp_path):
+    (tmp_path / "reports").mkdir()
+    assert training.result(tmp_path) == []
+    measured = {
+        "accuracy": 0.99,
+        "samples": 1269,
+        "interval": {"accuracy": {"low": 0.98, "high": 1.0}},
+        "baseline": {"accuracy": 0.95},
+    }
+    (tmp_path / "reports/evaluate.json").write_text(json.dumps(measured))
+    told = "**accuracy 0.9900** (0.9800 to 1.0000) on 1,269 test samples; logistic regression 0.9500"
+    assert summarise({}, root=tmp_path, run_path=None).splitlines()[:2] == [told, ""]
+
+
+def test_stages_are_told_by_how_they_ended():
+    statuses = {"ingest": "cached", "train": "executed", "clean": "cached"}
+    assert training._ends(statuses) == ["- cached: ingest, clean", "- executed: train"]
