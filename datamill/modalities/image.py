@@ -26,6 +26,11 @@ READERS: dict[str, Callable[[io.BytesIO], Image.Image]] = {
     "BMP": BmpImagePlugin.BmpImageFile,
     "WEBP": WebPImagePlugin.WebPImageFile,
 }
+REDUCED = {
+    2: (cv2.IMREAD_REDUCED_COLOR_2, cv2.IMREAD_REDUCED_GRAYSCALE_2),
+    4: (cv2.IMREAD_REDUCED_COLOR_4, cv2.IMREAD_REDUCED_GRAYSCALE_4),
+    8: (cv2.IMREAD_REDUCED_COLOR_8, cv2.IMREAD_REDUCED_GRAYSCALE_8),
+}
 MAX_PIXELS = 64_000_000  # a header that claims more is refused before anything is decoded
 OBSERVED_SIZE = 16  # px; side of the thumbnail that stands for an image where only likeness matters
 HASH_SIZE = 8  # px; a difference hash has HASH_SIZE x HASH_SIZE bits
@@ -84,14 +89,19 @@ def _read_odd_header(payload: bytes) -> Header:
         raise DataError(f"damaged image header: {error}") from error
 
 
-def decode(payload: bytes) -> NDArray[np.uint8]:
+def decode(payload: bytes, *, reduction: int = 1) -> NDArray[np.uint8]:
     """Pixels of an encoded image, shape (H, W, C); EXIF orientation applied, alpha dropped, 16 bit scaled to 8.
+
+    Args:
+        payload: Encoded image.
+        reduction: 2, 4 or 8 give so much smaller sides; of a JPEG they cost less than all pixels do.
 
     Raises:
         DataError: The bytes are no image, or a damaged one.
     """
     header = read_header(payload)
-    pixels = decode_blue_first(payload, header=header)
+    flags = REDUCED[reduction][header.channels == 1] if reduction > 1 else None
+    pixels = decode_blue_first(payload, header=header, flags=flags)
     image = pixels[:, :, None] if header.channels == 1 else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
     return np.asarray(image, np.uint8)
 

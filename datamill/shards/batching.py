@@ -238,7 +238,8 @@ class BucketPlan:
         lengths = self._lengths(rows)
         is_short = int(lengths.max(initial=0)) < 2**16
         by_length = np.argsort(lengths.astype(np.uint16) if is_short else lengths, kind="stable")  # 16 bits: radix sort
-        batches = np.split(rows[by_length], self._cuts(lengths[by_length]))
+        rows, lengths = rows[by_length], lengths[by_length]
+        batches = [rows[start:stop] for start, stop in itertools.pairwise([0, *self._cuts(lengths), len(rows)])]
         if self._key is not None:
             shuffled = np.random.default_rng([*self._key, STREAM, number]).permutation(len(batches))
             batches = [batches[place] for place in shuffled]

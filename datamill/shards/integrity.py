@@ -86,6 +86,8 @@ class Guarded:
     entry: File
     stamp: Stamp
     content: NDArray[np.uint8]
+    is_copy: bool = False
+    """Whether the file itself is elsewhere: a damaged copy is deleted, so that it is fetched again."""
 
     def check_unchanged(self) -> None:
         """Pass when the file is still what was opened.
@@ -190,7 +192,10 @@ class Guard:
         piece: NDArray[Any] = one.content[start : start + self._block_bytes]
         found, expected = zlib.crc32(piece.data), one.entry.crc32[place]
         if found != expected:
+            if one.is_copy:
+                one.path.unlink(missing_ok=True)
             raise DataError(
                 f"{one.path} was altered: the block from byte {start} to {start + len(piece)} has "
-                f"CRC-32 {found:08x}, the index says {expected:08x}; run shard again"
+                f"CRC-32 {found:08x}, the index says {expected:08x}; "
+                + ("open the shard again, which fetches the file anew" if one.is_copy else "run shard again")
             )

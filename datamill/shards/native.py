@@ -5,7 +5,7 @@ The byte layout is specified in ``README.md`` beside this file.
 
 import functools
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
@@ -181,9 +181,21 @@ def open_shard(folder: Path, *, verify: bool = False) -> Shard:
 
 
 def open_files(
-    index: Index, *, folder: Path, locate: Callable[[File], Path], streams: Mapping[str, Stream] | None = None
+    index: Index,
+    *,
+    folder: Path,
+    locate: Callable[[File], Path],
+    streams: Mapping[str, Stream] | None = None,
+    are_copies: bool = False,
 ) -> Shard:
     """A shard whose files may lie under other names, and the data of some fields elsewhere.
+
+    Args:
+        index: What the shard holds.
+        folder: Where it lies.
+        locate: Path of a file.
+        streams: Fields whose data comes in blocks.
+        are_copies: The files came from elsewhere, and can be fetched again.
 
     Raises:
         DataError: A file is missing, truncated or altered.
@@ -192,8 +204,7 @@ def open_files(
         name: _open_field(
             field,
             segments=index.segments[name],
-            block_bytes=index.block_bytes,
-            locate=locate,
+            open_all=functools.partial(_map, locate=locate, block_bytes=index.block_bytes, are_copies=are_copies),
             stream=(streams or {}).get(name),
         )
         for name, field in index.fields.items()
@@ -229,15 +240,13 @@ def _open_field(
     field: Field,
     *,
     segments: tuple[Segment, ...],
-    block_bytes: int,
-    locate: Callable[[File], Path],
+    open_all: Callable[..., tuple[NDArray[np.uint8], tuple[int, ...], Guard]],
     stream: Stream | None,
 ) -> AnyField:
     size = field.element_bytes
     guard: Guard | Stream
     if stream is None:
-        data_files = [(locate(segment.data), segment.data) for segment in segments]
-        flat, positions, guard = _map(data_files, element_bytes=size, block_bytes=block_bytes)
+        flat, positions, guard = open_all([segment.data for segment in segments], element_bytes=size)
     else:
         flat, positions, guard = stream.content, stream.positions, stream
     data = flat.view(field.dtype).reshape(-1, *field.shape)
@@ -245,8 +254,8 @@ def _open_field(
     rows = Places([segment.num_rows for segment in segments], slots=slots)
     if field.kind == "array":
         return ArrayField(field, data=data, places=rows, guard=guard)
-    offset_files = [(locate(one.offsets), one.offsets) for one in segments if one.offsets is not None]
-    offsets, places, offsets_guard = _map(offset_files, element_bytes=OFFSET.itemsize, block_bytes=block_bytes)
+    offset_files = [one.offsets for one in segments if one.offsets is not None]
+    offsets, places, offsets_guard = open_all(offset_files, element_bytes=OFFSET.itemsize)
     starts = [place // OFFSET.itemsize for place in places]
     return (BytesField if field.kind == "bytes" else RaggedField)(
         field,
@@ -262,18 +271,25 @@ def _open_field(
 
 
 def _map(
-    entries: list[tuple[Path, File]], *, element_bytes: int, block_bytes: int
+    entries: Sequence[File],
+    *,
+    element_bytes: int,
+    locate: Callable[[File], Path],
+    block_bytes: int,
+    are_copies: bool,
 ) -> tuple[NDArray[np.uint8], tuple[int, ...], Guard]:
+    """Files one after the other: their bytes, where each starts among them, and what verifies them."""
+    paths = [locate(entry) for entry in entries]
     stamps: list[Stamp] = []
 
     def one_by_one() -> Iterator[IO[bytes]]:
-        for path, entry in entries:
+        for path, entry in zip(paths, entries, strict=True):
             with opened(path, entry=entry) as file:
                 stamps.append(stamp(os.fstat(file.fileno())))
                 yield file
 
-    sizes = [entry.size_bytes for _, entry in entries]
+    sizes = [entry.size_bytes for entry in entries]
     mapped = map_files(one_by_one(), sizes=sizes, element_bytes=element_bytes)
     contents = [mapped.flat[start : start + size] for start, size in zip(mapped.positions, sizes, strict=True)]
-    guarded = [Guarded(*entry, mark, content) for entry, mark, content in zip(entries, stamps, contents, strict=True)]
+    guarded = [Guarded(*one, are_copies) for one in zip(paths, entries, stamps, contents, strict=True)]
     return mapped.flat, mapped.positions, Guard(guarded, block_bytes=block_bytes)

@@ -1,6 +1,6 @@
 """Opens a shard at an fsspec URL: its files are fetched into a local folder of bounded size, and verified on arrival.
 
-Fields that are larger than the folder may be come block by block instead, while their rows are in use.
+Fields that are larger than the folder come block by block instead, while their rows are in use.
 
 A file in the cache is named by its URL's folder and its content, so that the next version of a shard in the same place
 fetches only the segments that changed.
@@ -25,6 +25,7 @@ from filelock import FileLock
 from datamill import files
 from datamill.errors import DataError
 from datamill.shards.index import INDEX, MAX_INDEX_BYTES, File, Index, parse_index
+from datamill.shards.integrity import opened
 from datamill.shards.native import Shard, open_files
 from datamill.shards.streaming import Block, Budget, Stream
 
@@ -75,7 +76,7 @@ def open_remote(url: str, *, cache: Path | None = None, cache_bytes: int = CACHE
         try:
             store.fetch(kept, remote=remote, block_bytes=index.block_bytes, limit_bytes=cache_bytes)
             streams = {name: _stream(index, name, store=store, remote=remote, budget=budget) for name in large}
-            shard = open_files(index, folder=store.folder, locate=store.path, streams=streams)
+            shard = open_files(index, folder=store.folder, locate=store.path, streams=streams, are_copies=True)
         except BaseException:
             os.close(pin)
             raise
@@ -212,7 +213,7 @@ class _Store:
     def fetch(self, entries: Sequence[File], *, remote: _Remote, block_bytes: int, limit_bytes: int) -> None:
         """Have some files, within the limit; the lock must be held."""
         wanted = {self.path(entry): entry for entry in entries}
-        missing = {path: entry for path, entry in wanted.items() if not path.exists()}
+        missing = {path: entry for path, entry in wanted.items() if not _is_here(path, entry=entry)}
         for path in wanted.keys() - missing.keys():
             os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))  # the time of reading alone
         self._make_room(sum(entry.size_bytes for entry in missing.values()), limit_bytes=limit_bytes)
@@ -254,6 +255,18 @@ class _Store:
                     yield file.read().decode().split("\n")
                 else:
                     path.unlink()
+
+
+def _is_here(path: Path, *, entry: File) -> bool:
+    """Whether a file is in the cache; one that was cut or altered there is deleted, and counts as absent."""
+    if not path.exists():
+        return False
+    try:
+        with opened(path, entry=entry):
+            return True
+    except DataError:
+        files.remove(path)
+        return False
 
 
 def _is_held(file: IO[bytes]) -> bool:

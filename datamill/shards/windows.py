@@ -2,6 +2,7 @@
 
 # Shapes: B rows of a batch, L elements of the longest or of a window.
 
+import functools
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from datamill.errors import ParamsError
 from datamill.shards.chance import row_chances
 from datamill.shards.fields import ArrayField, RaggedField
 
+KEPT_VIEWS = 1024  # one for each length of a batch
 STREAM = 0x0C40  # keeps windows apart from other random numbers of a row
 
 
@@ -105,10 +107,11 @@ class PaddedColumn:
     def __init__(self, field: RaggedField, *, pad: float) -> None:
         """Rows of ``field``, followed by ``pad``."""
         self._field = field
-        self._pad = pad
+        self._filling = pad
         self._elements = ragged_tensor(field)
         self._num_elements = len(self._elements)
         self._is_maskable = pad == 0 and not self._elements.is_floating_point()
+        self._runs = functools.lru_cache(KEPT_VIEWS)(functools.partial(overlapping, self._elements))
 
     def load(self, rows: NDArray[np.int64], *, sizes: Sequence[int]) -> list[tuple[Tensor, Tensor, Tensor]]:
         """Rows, which of their elements are real, and how many, for each batch of a block.
@@ -123,35 +126,38 @@ class PaddedColumn:
             Elements, shape (B, L, *shape); mask, bool, shape (B, L); lengths, int64, shape (B,). New memory.
         """
         lengths, starts = self._field.lengths[rows], self._field.starts(rows)
-        longest = np.maximum.reduceat(lengths, np.cumsum([0, *sizes[:-1]]))
+        stops = np.cumsum(sizes)
+        longest = np.maximum.reduceat(lengths, stops - sizes)
         is_inside = bool((starts + longest.repeat(sizes)).max() <= self._num_elements)
-        positions = torch.arange(int(longest.max()), device="cpu")
-        parts = zip(
-            torch.from_numpy(lengths).split(sizes), torch.from_numpy(starts).split(sizes), longest.tolist(), strict=True
+        ends = lengths.astype(np.min_scalar_type(longest.max()))[:, None]  # of few bits: compared many at a time
+        positions = np.arange(longest.max(), dtype=ends.dtype)
+        masks = [
+            torch.from_numpy(positions[:length] < ends[stop - size : stop])
+            for length, size, stop in zip(longest.tolist(), sizes, stops.tolist(), strict=True)
+        ]
+        by_batch = zip(
+            torch.from_numpy(starts).split_with_sizes(list(sizes)),
+            torch.from_numpy(lengths).split_with_sizes(list(sizes)),
+            masks,
+            longest.tolist(),
+            strict=True,
         )
         return [
-            self._pad_rows(some_lengths, starts=some_starts, positions=positions[:length], is_inside=is_inside)
-            for some_lengths, some_starts, length in parts
+            (self._pad(some_starts, some_lengths, mask=mask, length=length, is_inside=is_inside), mask, some_lengths)
+            for some_starts, some_lengths, mask, length in by_batch
         ]
 
-    def _pad_rows(
-        self, lengths: Tensor, *, starts: Tensor, positions: Tensor, is_inside: bool
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        length = positions.numel()
-        runs = overlapping(self._elements, length=length)
+    def _pad(self, starts: Tensor, lengths: Tensor, *, mask: Tensor, length: int, is_inside: bool) -> Tensor:
         if is_inside:
-            padded = torch.index_select(runs, 0, starts)
+            padded = torch.index_select(self._runs(length=length), 0, starts)
         else:  # behind the last rows there is too little
-            padded = torch.index_select(runs, 0, starts.clamp(max=self._num_elements - length))
+            padded = torch.index_select(self._runs(length=length), 0, starts.clamp(max=self._num_elements - length))
             for row, start, count in zip(padded, starts.tolist(), lengths.tolist(), strict=True):
                 row[:count] = self._elements[start : start + count]
-        mask = positions < lengths[:, None]
-        rows_mask = mask.reshape(*mask.shape, *(1,) * (padded.ndim - 2))
-        if self._is_maskable:  # the faster way; but infinity times 0 is not 0
-            padded.mul_(rows_mask)
-        else:
-            padded.masked_fill_(~rows_mask, self._pad)
-        return padded, mask, lengths
+        if self._elements.ndim > 1:
+            mask = mask.reshape(*mask.shape, *(1,) * (self._elements.ndim - 1))
+        # Multiplying is the faster way; but infinity times 0 is not 0.
+        return padded.mul_(mask) if self._is_maskable else padded.masked_fill_(~mask, self._filling)
 
 
 def ragged_tensor(field: RaggedField) -> Tensor:

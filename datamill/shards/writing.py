@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datamill import files
-from datamill.errors import DataError, ParamsError
-from datamill.shards.index import Field, Index, Segment, read_index, write_index
+from datamill.errors import DataError
+from datamill.shards.index import KEY, NAME, Field, Index, Segment, read_index, write_index
 from datamill.shards.integrity import opened
 from datamill.shards.segments import SegmentWriter
 
@@ -46,8 +46,11 @@ class ShardWriter:
             meta: Notes for whoever reads it.
 
         Raises:
-            DataError: The folder holds something: a shard is never written over another.
+            DataError: The folder holds something: a shard is never written over another; or a field's name is none.
         """
+        for name in fields:
+            if NAME.fullmatch(name) is None:
+                raise DataError(f"a field is called {name!r}; use up to 64 small letters, digits and underscores")
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):
             raise DataError(f"{folder} is not empty; delete it, or write the shard to a folder of its own")
@@ -74,14 +77,14 @@ class ShardWriter:
                 ``(length, *shape)``. Fields may be written apart; at the end all must have equally many rows.
 
         Raises:
-            DataError: A label's number is not that of a class, or a number does not fit the field's dtype.
-            ParamsError: Rows have other fields, shapes or types than were declared, or fields differ in their number.
+            DataError: There is no such field, rows have another shape or type, their numbers differ or do not fit the
+                field's dtype, or a label is not that of a class.
         """
-        if unknown := sorted(rows.keys() - self._streams.keys()):
-            raise ParamsError(
-                f"rows have the fields {unknown}, the shard has {sorted(self._streams)}; declare them there"
-            )
-        _require_equal({name: len(some) for name, some in rows.items()})
+        if not rows.keys() <= self._streams.keys():
+            raise DataError(f"rows of {sorted(rows)} for a shard of {sorted(self._streams)}; name its fields")
+        counts = {name: len(some) for name, some in rows.items()}
+        if len(set(counts.values())) > 1:
+            raise DataError(f"fields differ in their number of rows: {counts}; give equally many of each")
         num_classes, label = self._index.num_classes, np.asarray(rows.get("label", ()))
         if num_classes is not None and label.size and not 0 <= label.min() <= label.max() < num_classes:
             raise DataError(f"labels {label.min()} to {label.max()} for {num_classes} classes; run balance again")
@@ -94,6 +97,9 @@ class ShardWriter:
         Args:
             field: Name of the field.
             key: Names the segment's files: up to 64 hexadecimal digits, once per field.
+
+        Raises:
+            DataError: The key is none, or taken.
         """
         self._streams[field].next_segment(key)
 
@@ -134,7 +140,8 @@ class ShardWriter:
             for stream in self._streams.values():
                 stream.abandon()
         counts = {name: sum(segment.num_rows for segment in some) for name, some in segments.items()}
-        _require_equal(counts)
+        if len(set(counts.values())) > 1:
+            raise DataError(f"fields differ in their number of rows: {counts}; write equally many of each")
         changes = {"num_rows": max(counts.values(), default=0), "segments": segments}
         write_index(self._folder, self._index.replaced(**changes))
 
@@ -159,8 +166,11 @@ class _FieldWriter:
             self._segment().write(data, lengths=lengths)
 
     def next_segment(self, key: str) -> None:
-        assert key not in {segment.key for segment in self._done}, f"{self._name} has a segment {key} already"
         self._end()
+        if KEY.fullmatch(key) is None or key in {segment.key for segment in self._done}:
+            raise DataError(
+                f"{self._name}: a segment is called {key!r}; use up to 64 hexadecimal digits, and others for each"
+            )
         self._key = key
 
     def reuse(self, segment: Segment, *, folder: Path) -> None:
@@ -193,8 +203,8 @@ class _FieldWriter:
         self._open, self._key = None, None
 
     def _rows(self, array: NDArray[Any]) -> Iterator[tuple[NDArray[Any], None]]:
-        if array.shape[1:] != self._field.shape:
-            raise ParamsError(f"{self._name}: rows have the shape {array.shape[1:]}, the field has {self._field.shape}")
+        if array.ndim == 0 or array.shape[1:] != self._field.shape:
+            raise DataError(f"{self._name}: rows of shape {array.shape[1:]}, the field has {self._field.shape}")
         array = _cast(array, dtype=self._field.dtype, name=self._name)
         while len(array):
             room = len(array) if self._key else self._rows_per_segment - self._segment().num_rows
@@ -228,21 +238,20 @@ class _FieldWriter:
         arrays = [np.asarray(row) for row in rows]
         wrong = [array.shape for array in arrays if array.shape[1:] != self._field.shape or not array.ndim]
         if wrong:
-            wanted = ", ".join(["length", *map(str, self._field.shape)])
-            raise ParamsError(f"{self._name}: a row has the shape {wrong[0]}, the field wants ({wanted})")
+            wanted = ", ".join(map(str, ("length", *self._field.shape)))
+            raise DataError(f"{self._name}: a row of shape {wrong[0]}, the field has rows of ({wanted})")
         return _cast(np.concatenate(arrays), dtype=self._field.dtype, name=self._name)
 
 
-def _require_equal(counts: Mapping[str, int]) -> None:
-    if len(set(counts.values())) > 1:
-        raise ParamsError(f"fields differ in their number of rows: {dict(counts)}; write equally many of each")
-
-
 def _cast(array: NDArray[Any], *, dtype: str, name: str) -> NDArray[Any]:
-    """The array in the field's dtype, C order."""
+    """The array in the field's dtype, C order.
+
+    Raises:
+        DataError: That would change numbers by more than rounding.
+    """
     if not np.can_cast(array.dtype, dtype, "safe"):
         if not np.can_cast(array.dtype, dtype, "same_kind"):
-            raise ParamsError(f"{name}: {array.dtype} values for a field of {np.dtype(dtype)}; convert them first")
+            raise DataError(f"{name}: numbers of type {array.dtype} for a field of {np.dtype(dtype)}; convert them")
         if array.size and np.dtype(dtype).kind in "iu":
             bounds = np.iinfo(dtype)
             if array.min() < bounds.min or array.max() > bounds.max:

@@ -12,7 +12,7 @@ from datamill.errors import DataError, ParamsError
 from datamill.modalities import image
 from datamill.shards import Field, ShardLoader, ShardWriter, decoding, open_shard
 from datamill.shards.cache import SampleCache
-from datamill.shards.decoding import Decode, ImageColumn, find_frame
+from datamill.shards.decoding import Decode, ImageColumn, find_frame, part_size
 
 RNG = np.random.default_rng(0)
 
@@ -137,7 +137,8 @@ def test_a_cached_image_is_not_decoded_again(monkeypatch: pytest.MonkeyPatch) ->
     payloads = [encoded(photo(16, 16)) for _ in range(3)]
     decoded: list[bytes] = []
 
-    def decode(payload: memoryview, *, channels: int) -> NDArray[np.uint8]:
+    def decode(payload: memoryview, *, channels: int, reduction: int) -> NDArray[np.uint8]:
+        assert reduction == 1
         decoded.append(bytes(payload))
         return np.zeros((16, 16, channels), np.uint8)
 
@@ -183,7 +184,7 @@ def test_damage_names_shard_field_row_and_sample(tmp_path: Path) -> None:
 
 
 def test_an_image_smaller_than_the_crop_is_refused(decoder: str) -> None:
-    with pytest.raises(DataError, match="32 x 24 px is smaller than the crop of 16 x 25; resize it in preprocess"):
+    with pytest.raises(DataError, match="32 x 24 px is smaller than the crop of 16 x 25; choose crop 'resized'"):
         load([encoded(photo(24, 32))], Decode(25, 16))
 
 
@@ -194,9 +195,95 @@ def test_a_header_that_claims_too_much_is_refused(monkeypatch: pytest.MonkeyPatc
         load([encoded(photo())], Decode(8, 8))
 
 
-@pytest.mark.parametrize("wrong", [{"height": 0}, {"channels": 2}, {"crop": "left"}])
+@pytest.mark.parametrize("wrong", [{"area": (0, 1)}, {"area": (0.5, 0.2)}, {"area": (0.5, 2)}, {"aspect": (0, 1)}])
+def test_what_cuts_nothing_out_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ParamsError, match=r"cuts nothing out; area is a range within \(0, 1\], aspect one above 0"):
+        Decode(8, 8, crop="resized", **wrong)
+
+
+LARGE: dict[str, Callable[[], bytes]] = {
+    "JPEG": lambda: encoded(photo(97, 131)),
+    "progressive JPEG": lambda: encoded(photo(97, 131), ".jpg", cv2.IMWRITE_JPEG_PROGRESSIVE, 1),
+    "unsampled JPEG": lambda: encoded(photo(97, 131), ".jpg", cv2.IMWRITE_JPEG_SAMPLING_FACTOR, 0x111111),
+    "grey JPEG": lambda: encoded(photo(97, 131, channels=1)),
+}
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(("shorter", "reduction"), [(8, 8), (12, 8), (13, 4), (24, 4), (30, 2), (90, 1), (97, 1)])
+@pytest.mark.parametrize("kind", LARGE)
+def test_large_photos_are_shortened_while_they_are_decoded(
+    kind: str, shorter: int, reduction: int, channels: Any, decoder: str
+) -> None:
+    payload = LARGE[kind]()
+    small = image.decode(payload, reduction=reduction)
+    assert min(small.shape[:2]) == -(-97 // reduction)
+    small = image.resize(small, height=small.shape[0], width=small.shape[1], channels=channels)
+    found = load([payload], Decode(shorter, 8, channels=channels, shorter=shorter))[0]
+    width = round(small.shape[1] * shorter / small.shape[0])
+    left = (width - 8) // 2
+    expected = image.resize(small, height=shorter, width=width, channels=channels)[:, left : left + 8]
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(("kind", "shape"), [("turned JPEG", (32, 24)), ("PNG", (24, 32)), ("WebP", (24, 32))])
+def test_the_shorter_side_gets_its_length_whatever_the_format(kind: str, shape: tuple[int, int], decoder: str) -> None:
+    payload = PAYLOADS[kind]()
+    height, width = (side // 2 for side in shape)
+    expected = image.resize(image.decode(payload), height=height, width=width, channels=3)
+    np.testing.assert_array_equal(load([payload], Decode(height, width, shorter=12))[0], expected)
+    assert load([payload], Decode(48, 48, shorter=48)).shape == (1, 48, 48, 3)
+
+
+def test_a_resized_crop_of_the_whole_image_is_the_image_resized() -> None:
+    payload = encoded(photo(24, 32), ".png")
+    spec = Decode(12, 16, crop="resized", area=(1, 1), aspect=(32 / 24, 32 / 24))
+    expected = image.resize(image.decode(payload), height=12, width=16, channels=3)
+    np.testing.assert_array_equal(load([payload], spec)[0], expected)
+
+
+def test_resized_crops_have_all_areas_and_aspects_and_stay_inside() -> None:
+    spec = Decode(8, 8, crop="resized")
+    chances = np.random.default_rng(0).random((2000, 2)).tolist()
+    sizes = np.array([part_size(300, 400, spec=spec, chances=(one[0], one[1])) for one in chances])
+    assert (sizes >= 1).all()
+    assert (sizes <= [300, 400]).all()
+    areas, aspects = sizes.prod(axis=1) / 120_000, sizes[:, 1] / sizes[:, 0]
+    assert 0.07 < areas.min() < 0.1
+    assert areas.max() > 0.97
+    assert 0.45 < np.median(areas) < 0.55
+    assert 0.74 < aspects.min() < 0.78
+    assert 1.31 < aspects.max() < 1.35
+    assert 0.95 < np.median(aspects) < 1.05
+
+
+def test_resized_crops_come_from_everywhere_and_half_are_mirrored() -> None:
+    ramp = np.broadcast_to(np.arange(200, dtype=np.uint8)[None, :, None], (100, 200, 3))
+    payloads = [encoded(np.ascontiguousarray(ramp), ".png")] * 400
+    crops = load(payloads, Decode(8, 8, crop="resized", area=(0.05, 0.05), flip=True))[..., 0].astype(int)
+    assert crops.min() < 10
+    assert crops.max() > 190
+    assert 150 < (crops[:, 0, 0] > crops[:, 0, -1]).sum() < 250
+
+
+@pytest.mark.parametrize("shorter", [None, 12])
+def test_a_cache_changes_no_resized_crop(shorter: int | None, decoder: str) -> None:
+    payloads = [encoded(photo(30, 50)) for _ in range(4)]
+    spec = Decode(12, 12, crop="resized", flip=True, shorter=shorter)
+    cache = SampleCache(10**6)
+    column = ImageColumn(
+        spec, views=lambda rows: [memoryview(payloads[row]) for row in rows], describe=str, cache=cache, seed=0
+    )
+    for epoch in (0, 1):
+        out = torch.empty(4, 12, 12, 3, dtype=torch.uint8)
+        column.load(np.arange(4), out=out, epoch=epoch)
+        np.testing.assert_array_equal(out.numpy(), load(payloads, spec, epoch=epoch))
+    assert cache.size_bytes == 4 * 3 * (30 * 50 if shorter is None else 12 * 20)
+
+
+@pytest.mark.parametrize("wrong", [{"height": 0}, {"channels": 2}, {"crop": "left"}, {"shorter": 0}, {"shorter": -1}])
 def test_what_makes_no_image_is_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ParamsError, match="makes no image; height and width are at least 1 px"):
+    with pytest.raises(ParamsError, match="makes no image; height, width and shorter are at least 1 px"):
         Decode(**{"height": 8, "width": 8} | wrong)
 
 

@@ -15,6 +15,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from datamill.errors import DataError
 from datamill.shards import remote
 from datamill.shards.index import Field
+from datamill.shards.integrity import EDGE_BYTES
 from datamill.shards.native import Shard
 from datamill.shards.remote import open_remote
 from datamill.shards.writing import ShardWriter
@@ -78,12 +79,12 @@ def _stores(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     fsspec.filesystem("memory").store.clear()
 
 
-def upload(folder: Path, *, url: str = URL, keys: str = "123") -> str:
-    """A shard of segments of 1,000 bytes, each full of its key."""
+def upload(folder: Path, *, url: str = URL, keys: str = "123", rows: int = ROWS) -> str:
+    """A shard of segments of 1,000 bytes or of ``rows``, each full of its key."""
     with ShardWriter(folder, split="train", fields={"x": Field.array("uint8", (10,))}) as writer:
         for key in keys:
             writer.next_segment("x", key=key)
-            writer.write({"x": np.full((ROWS // 10, 10), int(key, 16), np.uint8)})
+            writer.write({"x": np.full((rows // 10, 10), int(key, 16), np.uint8)})
     filesystem, root = fsspec.core.url_to_fs(url)
     filesystem.makedirs(root, exist_ok=True)
     for file in folder.iterdir():
@@ -241,13 +242,26 @@ def test_one_shard_at_two_urls_is_pinned_twice(tmp_path: Path) -> None:
         open_remote(upload(tmp_path / "c", url="flaky://bucket/c", keys="3"), cache=cache, cache_bytes=2 * ROWS)
 
 
-def test_damage_in_the_cache_is_found_like_anywhere_else(tmp_path: Path) -> None:
+def test_what_was_cut_in_the_cache_is_fetched_again(tmp_path: Path) -> None:
     upload(tmp_path / "made", keys="1")
     open_remote(URL, cache=tmp_path / "cache")
     (file,) = (tmp_path / "cache").glob("*.bin")
-    file.write_bytes(b"\x02" * ROWS)
-    with pytest.raises(DataError, match=f"{file.name} was altered or replaced"):
-        open_remote(URL, cache=tmp_path / "cache")
+    file.write_bytes(b"\x01" * (ROWS - 1))
+    assert column(open_remote(URL, cache=tmp_path / "cache")) == "1"
+
+
+def test_damage_in_the_cache_is_told_once_and_then_fetched_again(tmp_path: Path) -> None:
+    upload(tmp_path / "made", keys="1", rows=20_000)
+    open_remote(URL, cache=tmp_path / "cache")
+    (file,) = (tmp_path / "cache").glob("*.bin")
+    content = bytearray(file.read_bytes())
+    content[EDGE_BYTES] ^= 1  # the first byte that is not probed
+    file.write_bytes(content)
+    damaged = open_remote(URL, cache=tmp_path / "cache")
+    with pytest.raises(DataError, match=f"{file.name} was altered: .*; open the shard again, which fetches the file"):
+        damaged.verify()
+    again = open_remote(URL, cache=tmp_path / "cache", verify=True)
+    assert set(column(again)) == {"1"}
 
 
 def test_a_full_disk_is_not_taken_for_a_fault_of_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
