@@ -235,9 +235,14 @@ def dvc_digest(path: str, *, root: Path) -> str | None:
 
 
 def _headline(metrics: Metrics) -> str:
-    shown = [f"{key} {value:.4g}" for key, value in numbers(metrics).items()]
+    shown = [f"{key} {show_number(value)}" for key, value in numbers(metrics).items()]
     text = ", ".join(shown[:HEADLINES])
     return f": {text}" if text else ""
+
+
+def show_number(value: float) -> str:
+    """A number for people: whole ones with commas, others with four digits."""
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:.4g}"
 
 
 def load_metrics(name: str, *, root: Path) -> Metrics:

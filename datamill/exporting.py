@@ -5,6 +5,7 @@
 import hashlib
 import logging
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -139,7 +140,12 @@ def network_rows(shard: Shard, *, count: int) -> NDArray[np.float32]:
 
 
 def describe_interface(
-    spec: NetworkSpec, *, example: NDArray[np.float32], probabilities: NDArray[np.float32], preprocessor_sha256: str
+    spec: NetworkSpec,
+    *,
+    example: NDArray[np.float32],
+    probabilities: NDArray[np.float32],
+    features: Mapping[str, str],
+    preprocessor_sha256: str,
 ) -> dict[str, Any]:
     """What a caller of the model must know, as JSON values.
 
@@ -147,6 +153,7 @@ def describe_interface(
         spec: The network.
         example: One network input, shape (1, ...).
         probabilities: What the model answers to it, shape (1, K): a caller can check its own set-up against them.
+        features: Columns that the preprocessor takes, by name, with their kinds; empty for images.
         preprocessor_sha256: Hash of the preprocessor that the network was trained behind.
     """
     batch_shape = ["batch", *example.shape[1:]]
@@ -157,6 +164,7 @@ def describe_interface(
     return {
         "network": spec.kind,
         "sample": {"shape": list(spec.shape), "dtype": "uint8" if spec.is_image else "float32"},
+        **({"features": dict(features)} if features else {}),
         "input": given,
         "outputs": outputs,
         "classes": list(spec.classes),

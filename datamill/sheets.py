@@ -15,6 +15,7 @@ DPI = 100
 POINT = DPI / 72  # px
 MIN_CELL = 96  # px; smaller pictures are enlarged by a whole factor up to about this side
 MAX_CELL = 192  # px; larger pictures are shrunk to this side
+PAGE_WIDTH = 1060  # px; wider pages are shrunk on the cards until their titles cannot be read
 MARGIN = 16  # px around the page
 GAP = 10  # px between pictures
 TITLE_LINE = 14  # px
@@ -38,7 +39,7 @@ def write_sheet(
     """Write pictures row by row as one PNG; with no picture, the heading alone.
 
     Tiny pictures are enlarged by a whole factor without smoothing, so that every pixel stays a sharp square; large
-    ones are shrunk by area averaging.
+    ones are shrunk by area averaging, to what lets the columns fit on a page.
 
     Args:
         path: The PNG file.
@@ -51,12 +52,13 @@ def write_sheet(
     """
     assert len(pictures) == len(titles), f"{len(pictures)} pictures have {len(titles)} titles"
     assert columns >= 1, f"columns must be at least 1, was {columns}"
-    cell = _cell_side(pictures)
+    cell = _cell_side(pictures, most=max(MIN_CELL, min(MAX_CELL, (PAGE_WIDTH - 2 * MARGIN) // columns - GAP)))
     fitted = [_fit(picture, side=cell) for picture in pictures]
     frames = list(colours) if colours is not None else [FRAME_COLOUR] * len(pictures)
     inks = list(colours) if colours is not None else [INK] * len(pictures)
     used = max(1, min(columns, len(pictures)))
-    row_height = cell + TITLE_LINE * max((title.count("\n") + 1 for title in titles), default=1) + GAP
+    tallest = max((picture.shape[0] for picture in fitted), default=cell)
+    row_height = tallest + TITLE_LINE * max((title.count("\n") + 1 for title in titles), default=1) + GAP
     top = MARGIN + HEADING_LINE * (heading.count("\n") + 1)
     page = _page(
         height=top + row_height * -(-len(pictures) // columns) + MARGIN // 2,
@@ -67,11 +69,11 @@ def write_sheet(
     for index, picture in enumerate(fitted):
         row, column = divmod(index, columns)
         y, x = top + row * row_height, MARGIN + column * (cell + GAP)
-        _paste(page, picture, y=y, x=x, side=cell, colour=frames[index])
+        _paste(page, picture, y=y, x=x, cell=(tallest, cell), colour=frames[index])
         _text(
             figure,
             _cut(titles[index], width=cell + GAP),
-            y=y + cell + 3,
+            y=y + tallest + 3,
             x=x + cell / 2,
             size=7.5,
             colour=inks[index],
@@ -123,9 +125,15 @@ def write_strips(
     _save(figure, path)
 
 
-def _cell_side(pictures: Sequence[NDArray[np.uint8]]) -> int:
+def columns_for(pictures: Sequence[NDArray[np.uint8]], *, most: int) -> int:
+    """How many of these pictures stand side by side on a page without being shrunk below ``MAX_CELL``."""
+    cell = _cell_side(pictures, most=MAX_CELL)
+    return max(1, min(most, (PAGE_WIDTH - 2 * MARGIN) // (cell + GAP)))
+
+
+def _cell_side(pictures: Sequence[NDArray[np.uint8]], *, most: int) -> int:
     largest = max((max(picture.shape[:2]) for picture in pictures), default=MIN_CELL)
-    return max(largest, largest * (MIN_CELL // largest)) if largest <= MIN_CELL else min(largest, MAX_CELL)
+    return max(largest, largest * (MIN_CELL // largest)) if largest <= MIN_CELL else min(largest, most)
 
 
 def _fit(picture: NDArray[np.uint8], *, side: int) -> NDArray[np.uint8]:
@@ -142,10 +150,12 @@ def _page(*, height: int, width: int) -> NDArray[np.uint8]:
     return np.full((height, width, 3), 255, np.uint8)
 
 
-def _paste(page: NDArray[np.uint8], picture: NDArray[np.uint8], *, y: int, x: int, side: int, colour: str) -> None:
+def _paste(
+    page: NDArray[np.uint8], picture: NDArray[np.uint8], *, y: int, x: int, cell: tuple[int, int], colour: str
+) -> None:
     """Put a picture in the middle of its cell and draw a frame around it."""
     height, width = picture.shape[:2]
-    y, x = y + (side - height) // 2, x + (side - width) // 2
+    y, x = y + (cell[0] - height) // 2, x + (cell[1] - width) // 2
     rgb = [int(colour[start : start + 2], 16) for start in (1, 3, 5)]
     page[y - FRAME : y + height + FRAME, x - FRAME : x + width + FRAME] = rgb
     page[y : y + height, x : x + width] = picture

@@ -5,6 +5,7 @@ What is asked for says by a prefix what it is (``source:``, ``sample:``, ``predi
 """
 
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -44,9 +45,9 @@ def trace(text: str, *, stages: Sequence[Stage], root: Path) -> Trail:
         try:
             return _trace_source(text, stages=stages, root=root)
         except DataError:
-            raise DataError(
-                f"{error}; for other things say what it is: {', '.join(f'{one}:' for one in TRACERS)}"
-            ) from error
+            gap = "\n" if "\n" in str(error) else "; "
+            kinds = ", ".join(f"{one}:" for one in TRACERS)
+            raise DataError(f"{error}{gap}for other things say what it is: {kinds}") from error
 
 
 def find_sample(text: str, *, stages: Iterable[Stage], root: Path) -> str:
@@ -62,9 +63,12 @@ def find_sample(text: str, *, stages: Iterable[Stage], root: Path) -> str:
             found |= dict(zip(*(column.to_pylist() for column in table.filter(fits).columns), strict=True))
     if not found:
         raise DataError(f"no sample has an id that begins with, or a source that ends with, {text!r}")
+    exact = [key for key, source in found.items() if text == source or source.endswith((f"/{text}", f"#{text}"))]
+    if len(exact) == 1:
+        return exact[0]
     if len(found) > 1:
         listed = "\n".join(f"  {key}  {source}" for key, source in list(found.items())[:MAX_LISTED])
-        raise DataError(f"{len(found)} samples fit {text!r}; name one by its id:\n{listed}")
+        raise DataError(f"{len(found)} samples fit {text!r}; name one by its id, such as:\n{listed}")
     return next(iter(found))
 
 
@@ -172,9 +176,8 @@ TRACERS: dict[str, Callable[..., Trail]] = {
 def _comes_from(sources: Any, text: str) -> Any:
     """Which source keys are ``text``, end with it as a path, or lie below it."""
     key = text.rstrip("/")
-    below = pc.or_(pc.starts_with(sources, f"{key}/"), pc.starts_with(sources, f"{key}#"))
-    inside = pc.or_(pc.match_substring(sources, f"/{key}/"), pc.match_substring(sources, f"/{key}#"))
-    return pc.or_(pc.or_(pc.equal(sources, key), pc.ends_with(sources, f"/{key}")), pc.or_(below, inside))
+    is_named = rf"(^|/){re.escape(key)}($|[/#:])"  # below a folder, a row of a file, a line of a file
+    return pc.match_substring_regex(sources, is_named)
 
 
 def _ends(sample_ids: Sequence[str], *, root: Path) -> dict[str, str]:

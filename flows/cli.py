@@ -1,7 +1,11 @@
 """The ``datamill`` command. Imports little at the top, so that help answers at once."""
 
+import json
 import os
-from collections.abc import Callable
+import re
+import shlex
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +19,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",  # joins the lines of a paragraph
     context_settings={"help_option_names": ["-h", "--help"]},
     help="The data work of deep learning as one pipeline: every sample accounted for, from source to exported model.",
 )
@@ -58,7 +63,8 @@ def init(
 
     written = create_workspace(folder, example=example)
     typer.echo(f"{folder} is a workspace" + (f"; wrote {', '.join(written)}" if written else " already; nothing to do"))
-    typer.echo(f"next: edit ingest.source in {folder / 'params.yaml'}, then `cd {folder} && datamill run`")
+    typer.echo(f"next: edit ingest.source in {folder / 'params.yaml'}, then")
+    typer.echo(f"  cd {shlex.quote(str(folder))} && datamill run")
 
 
 @app.command()
@@ -69,21 +75,27 @@ def run(
         list[str] | None,
         typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change params.yaml first; repeatable."),
     ] = None,
-    dry: Annotated[bool, typer.Option("--dry", help="Only say what would be done, why, and roughly how long.")] = False,
+    dry: Annotated[
+        bool,
+        typer.Option(
+            "--dry", help="Only say what would be done, why, and roughly how long; changes nothing, --set included."
+        ),
+    ] = False,
     root: Root = Path(),
     debug: Debug = False,
 ) -> None:
     """Bring the workspace up to date; only what changed is done again."""
     _prepare_prefect(debug=debug)
-    from datamill import config
+    from datamill import config, dvcfile
     from tasks import PIPELINE
 
-    for change in config.set_params(assignments or [], stages=PIPELINE, root=root) if assignments else []:
-        typer.echo(f"params.yaml: {change}")
-    config.load_params(PIPELINE, root=root)  # a typo is told before Prefect takes seconds to start
-    if dry:
-        _tell_forecast(root, target=target)
-        return
+    with _put_back(root / config.PARAMS_FILE, root / dvcfile.DVC_FILE) if dry else nullcontext():
+        for change in config.set_params(assignments or [], stages=PIPELINE, root=root) if assignments else []:
+            typer.echo(f"params.yaml: {change}{' (only supposed)' * dry}")
+        config.load_params(PIPELINE, root=root)  # a typo is told before Prefect takes seconds to start
+        if dry:
+            _tell_forecast(root, target=target)
+            return
     from flows.interrupting import exit_at_interrupt
     from flows.training import train_model
 
@@ -135,7 +147,7 @@ def watch(
 @clear_errors
 def trace(
     what: Annotated[
-        str, typer.Argument(metavar="WHAT", help="A sample, a source, a row of a shard, a model, an alert: see below.")
+        str, typer.Argument(metavar="WHAT", help="A sample, a source, a row of a shard, a model, an alert: see above.")
     ],
     root: Root = Path(),
     debug: Debug = False,
@@ -167,7 +179,7 @@ def trace(
 @app.command()
 @clear_errors
 def why(
-    run_a: Annotated[str, typer.Argument(metavar="RUN_A", help="The run before: see below.")],
+    run_a: Annotated[str, typer.Argument(metavar="RUN_A", help="The run before: see above.")],
     run_b: Annotated[str, typer.Argument(metavar="RUN_B", help="The run after.")] = "workspace",
     metric: Annotated[
         str, typer.Option(help="A headline metric of test; validation.accuracy is the other split's.")
@@ -221,7 +233,8 @@ def report(
     if browser:
         typer.launch(page.resolve().as_uri())
     else:
-        Console().print(Markdown((folder / f"{card}_card.md").read_text(encoding="utf-8")))
+        text = (folder / f"{card}_card.md").read_text(encoding="utf-8")
+        Console().print(Markdown(re.sub(r"!\[(.*)\]\(.*\)", r"*Picture on the HTML page: \1.*", text)))
     typer.echo(f"HTML: {page.resolve()}")
 
 
@@ -327,6 +340,21 @@ def rollback(
     typer.echo(f"{outcome.challenger} is champion again (instead of {outcome.champion})")
 
 
+@contextmanager
+def _put_back(*paths: Path) -> Iterator[None]:
+    """Whatever becomes of these files meanwhile, afterwards they are as they were."""
+    from datamill import files
+
+    before = {path: path.read_bytes() for path in paths if path.exists()}
+    try:
+        yield
+    finally:
+        for path, content in before.items():
+            if path.read_bytes() != content:
+                with files.atomic_write(path) as partial:
+                    partial.write_bytes(content)
+
+
 def _tell_reasons(decision: "Decision") -> None:
     from rich.console import Console
     from rich.markup import escape
@@ -378,6 +406,8 @@ def main() -> None:
 def _shown(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(_shown(one) for one in value)
+    if value is None or isinstance(value, dict | bool):
+        return json.dumps(value, ensure_ascii=False)  # as params.yaml says it
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 

@@ -1,6 +1,7 @@
 """One stage through DVC: reproduced when something changed, skipped when nothing did."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -23,11 +24,13 @@ LOCK_SIGNS = (
     "Failed to acquire lock",
     "could not be locked",
 )
+MISSING = re.compile(r"failed to reproduce .*: \[Errno 2\] No such file or directory: '(.*)'")  # before the stage began
 FOREIGN = ("DVC_ROOT", "MLFLOW_RUN_ID", "MLFLOW_TRACKING_", "PREFECT_")  # the flow talks to servers, its stages do not
 NOISE = (
     "Running stage ",
     "> python -m tasks",
     "Updating lock file",
+    "Generating lock file",
     "Use `dvc push`",
     "Data and pipelines are up to date",
     "To enable auto staging",
@@ -74,11 +77,16 @@ def reproduce(name: str, *, root: Path, environment: Mapping[str, str], tell: Ca
         for line in process.stdout:
             lines.append(line.rstrip())
             is_failing = is_failing or line.startswith((ERROR, DVC_ERROR))  # raised below, and told once
-            if not is_failing and line.strip() and not line.startswith(NOISE) and "didn't change" not in line:
+            if not is_failing and line.strip() and not is_noise(line.rstrip()):
                 tell(line.rstrip())
     if process.returncode == 0:
         return "cached" if any("didn't change" in line for line in lines) else "executed"
     raise explain(name, lines)
+
+
+def is_noise(line: str) -> bool:
+    """Whether a line of DVC's says nothing to those who run a flow; an output may well be an empty folder."""
+    return line.startswith(NOISE) or line.endswith("' is empty.") or "didn't change" in line
 
 
 def explain(name: str, lines: list[str]) -> StageError:
@@ -89,6 +97,13 @@ def explain(name: str, lines: list[str]) -> StageError:
         if line.startswith(ERROR):
             told = takewhile(lambda following: not following.startswith(DVC_ERROR), lines[number:])
             return StageError("\n".join(told).removeprefix(ERROR))
+    for line in lines:
+        if line.endswith("is not a git repository"):
+            return StageError(f"{line.removeprefix(DVC_ERROR)}, which DVC needs; `datamill init` makes it one again")
+        if missing := MISSING.search(line):
+            return StageError(
+                f"{name} reads {missing[1]}, which does not exist; put it there, or mend the path in params.yaml"
+            )
     return StageError(f"{name} failed:\n" + "\n".join(lines[-15:]))
 
 

@@ -12,17 +12,19 @@ from uuid import UUID
 
 import psutil
 from prefect.client.orchestration import get_client
+from prefect.exceptions import TerminationSignal
 from prefect.runtime import flow_run
 from prefect.settings import PREFECT_API_URL
 from prefect.states import Cancelled
 
 PATIENCE_S = 15.0  # for a stage to stop: it has a checkpoint to leave in order
-EXIT_STATUS = 130
+EXIT_STATUS = 128  # plus the signal's number
 
 
 def exit_at_interrupt() -> None:
-    """From now on, Ctrl-C ends this process and all it started; a second one does so at once."""
-    signal.signal(signal.SIGINT, _end_in_order)
+    """From now on, Ctrl-C or SIGTERM ends this process and all it started; a second one does so at once."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _end_in_order)
 
 
 @contextmanager
@@ -30,7 +32,9 @@ def stages_end_with_it() -> Iterator[None]:
     """Interrupt the stages that run when the block is left by an exception, as when a worker cancels the flow."""
     try:
         yield
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, TerminationSignal) and signal.getsignal(signal.SIGINT) is _end_in_order:
+            _end_in_order(signal.SIGTERM, None)  # Prefect would report to a server that has ended as well
         interrupt_stages()
         raise
 
@@ -46,8 +50,9 @@ def interrupt_stages() -> list[psutil.Process]:
     return children
 
 
-def _end_in_order(*_: object) -> None:
-    signal.signal(signal.SIGINT, _end_now)
+def _end_in_order(number: int, *_: object) -> None:
+    for one in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(one, _end_now)
     print("interrupted: stopping the stages that run; Ctrl-C again stops at once", file=sys.stderr, flush=True)
     own = os.getsid(0)
     children = interrupt_stages()
@@ -56,12 +61,12 @@ def _end_in_order(*_: object) -> None:
     _tell_prefect()
     _kill(children, gently=True)
     print("stopped; the same command goes on from here", file=sys.stderr, flush=True)
-    os._exit(EXIT_STATUS)
+    os._exit(EXIT_STATUS + number)
 
 
-def _end_now(*_: object) -> None:
+def _end_now(number: int, *_: object) -> None:
     _kill(psutil.Process().children(recursive=True), gently=False)
-    os._exit(EXIT_STATUS)
+    os._exit(EXIT_STATUS + number)
 
 
 def _kill(processes: list[psutil.Process], *, gently: bool) -> None:

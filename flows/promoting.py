@@ -105,6 +105,8 @@ def _emit(root: Path, entry: history.Entry) -> None:
 
 
 def headline(decision: Decision) -> str:
-    """The reasons that decided, in one line: those that refuse, or all where none does."""
-    refusing = [reason for reason in decision.reasons if not reason.passes]
-    return "; ".join(f"{one.check}: {one.found}" for one in refusing or decision.reasons)
+    """The reasons that decided, in one line: those that refuse and what they need, or all where none does."""
+    refusing = [f"{one.check}: {one.found} (needed: {one.needed})" for one in decision.reasons if not one.passes]
+    spoken = ("champion", "headline")  # what was found names itself
+    passed = [one.found if one.check in spoken else f"{one.check} {one.found}" for one in decision.reasons]
+    return "; ".join(refusing or passed)

@@ -14,7 +14,7 @@ from prefect.runtime import flow_run
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from datamill import config, dvcfile
-from datamill.execute import load_metrics
+from datamill.execute import load_metrics, show_number
 from datamill.promotion.params import read_policy
 from datamill.retraining.requests import training
 from datamill.settings import Settings
@@ -113,10 +113,10 @@ def train_model(root: str = ".", target: str | None = None) -> dict[str, str]:
 
 def summarise(outcomes: Mapping[str, Outcome | BaseException | None], *, root: Path, run_path: str | None) -> str:
     """The flow run on one page: stages, times, headline numbers, and where MLflow shows it (Markdown)."""
-    lines = ["| stage | ended | seconds | |", "|---|---|---:|---|"]
+    lines = [*result(root), "| stage | ended | seconds | |", "|---|---|---:|---|"]
     for name, outcome in outcomes.items():
         seconds = f"{outcome.seconds:.1f}" if isinstance(outcome, Outcome) else ""
-        shown = [f"{key} {value:.4g}" for key, value in list(numbers(load_metrics(name, root=root)).items())[:4]]
+        shown = [f"{key} {show_number(value)}" for key, value in [*numbers(load_metrics(name, root=root)).items()][:4]]
         lines.append(f"| {name} | {_status(outcome)} | {seconds} | {', '.join(shown)} |")
     uri = tracking_uri(root=root, settings=Settings.from_environment())
     if run_path is None:
@@ -128,12 +128,31 @@ def summarise(outcomes: Mapping[str, Outcome | BaseException | None], *, root: P
     return "\n".join([*lines, "", link])
 
 
+def result(root: Path) -> list[str]:
+    """What the model that is there is worth, as a paragraph of Markdown; nothing before one was measured."""
+    measured = load_metrics("evaluate", root=root)
+    if "accuracy" not in measured:
+        return []
+    interval, baseline = measured["interval"].get("accuracy"), measured["baseline"].get("accuracy")
+    ends = f" ({interval['low']:.4f} to {interval['high']:.4f})" if interval else ""
+    beside = f"; logistic regression {baseline:.4f}" if baseline is not None else ""
+    return [f"**accuracy {measured['accuracy']:.4f}**{ends} on {measured['samples']:,} test samples{beside}", ""]
+
+
+def _ends(statuses: Mapping[str, str]) -> list[str]:
+    """The stages by how they ended (Markdown)."""
+    ways = dict.fromkeys(statuses.values())
+    return [f"- {way}: {', '.join(name for name, status in statuses.items() if status == way)}" for way in ways]
+
+
 def _submit(needs: Mapping[str, tuple[str, ...]], *, root: str, session: str) -> dict[str, PrefectFuture[Outcome]]:
     futures: dict[str, PrefectFuture[Outcome]] = {}
     first = []
     if "observe" in (Path(root) / dvcfile.DVC_FILE).read_text(encoding="utf-8"):
         first = [run_stage.submit(name="observe", root=root, session=session)]
-        first[0].wait()  # before it, nobody knows what has changed
+        outcome = _outcome(first[0])  # before it, nobody knows what has changed
+        if isinstance(outcome, BaseException):  # a store or database that cannot be reached: no stage can begin
+            raise outcome
     done = settled(needs, root=Path(root))  # one call of DVC instead of one a stage
     for name, before in needs.items():
         waits = [futures[one] for one in before if one in futures] or first
@@ -160,7 +179,7 @@ def _close(root: Path, *, session: Session, statuses: Mapping[str, str]) -> str 
     metrics = {
         name: load_metrics(name, root=root) for name, status in statuses.items() if status in {"executed", "cached"}
     }
-    note = "\n".join(f"- {name}: {status}" for name, status in statuses.items())
+    note = "\n".join([*result(root), *_ends(statuses)])
     tracker = Tracker(root, Settings.from_environment(), session, "flow", tuple(statuses))
     keep_record(root, session=session, statuses=statuses, tracker=tracker)
     return tracker.close_session(statuses=statuses, summary=numbers(config.flatten(metrics)), note=note)

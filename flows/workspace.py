@@ -21,6 +21,7 @@ ANY_DATA = (  # what the default example says of images, of its classes, of its 
     "validate.limits.classes.allowed=null",
     "validate.expectations=[]",
     "augment.transforms=[]",
+    "synthesize.method=off",
 )
 COPIED = {
     ".gitignore": "gitignore",
@@ -43,11 +44,41 @@ datamill ui                               # MLflow and Prefect in the browser
 dvc repro                                 # the same through DVC alone, with datamill's environment active
 ```
 
-Point `ingest.source` in `params.yaml` at your data: `image_folder` (one folder per class), `table` (CSV or Parquet with
-a target column), `idx` (MNIST files) or `bundled`. `watch.yaml` says where new data comes from, once there is a model,
-and whom to tell. Commit `params.yaml`, `watch.yaml`, `dvc.yaml`, `dvc.lock` and `reports/` to Git; `dvc push` stores
-data and models at the remote named in `.dvc/config`. To version raw data that lies in this folder as well, `dvc add`
-it.
+Point `ingest.source` in `params.yaml` at your data. One folder of images per class:
+
+```yaml
+ingest:
+  source:
+    kind: image_folder
+    path: images          # below this folder, absolute, or an fsspec address such as s3://bucket/images
+    group_from: none      # folder: files of one sub-folder below the class (one patient, one plant) share a split
+```
+
+or a table:
+
+```yaml
+ingest:
+  source:
+    kind: table
+    path: rows.csv        # a file, a folder or a glob
+    format: csv           # or parquet
+    delimiter: ","
+    encoding: utf-8
+    target: label         # the column of the class
+    target_kind: category # number: 1.0 and 1 are one class
+    group: null           # column whose equal values share a split
+    time: null            # column with the time of a row
+    id: null              # column that names a row for good
+    exclude: []
+    kinds: {{}}             # {{zip: category}} where a column's kind is misread
+```
+
+Further kinds are `query` (a database), `exchanged` (WebDataset, TFRecord, Parquet of images, MDS), `idx` (MNIST files)
+and `bundled`.
+
+`watch.yaml` says where new data comes from, once there is a model, and whom to tell. Commit `params.yaml`,
+`watch.yaml`, `dvc.yaml`, `dvc.lock` and `reports/` to Git; `dvc push` stores data and models at the remote named in
+`.dvc/config`. To version raw data that lies in this folder as well, `dvc add` it.
 """
 
 

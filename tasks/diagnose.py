@@ -25,7 +25,7 @@ def diagnose(*, history: Path, times: Path, findings: Path, report: Path, params
 
     from datamill import files
     from datamill.diagnosis import SEVERITIES, diagnose_run
-    from datamill.diagnosis.report import render_report
+    from datamill.diagnosis.report import render_report, tell
     from datamill.training.history import read_history
 
     epochs = read_history(history)
@@ -33,6 +33,7 @@ def diagnose(*, history: Path, times: Path, findings: Path, report: Path, params
     seen = diagnose_run(epochs, times=durations, thresholds=params.thresholds)
     lasting = [finding for finding in seen if not finding.is_timing]
     files.write_json(findings, [dataclasses.asdict(finding) for finding in lasting])
+    print("\n".join(f"diagnose: {line}" for line in tell(seen)), flush=True)
     report.write_text(render_report(seen, history=epochs, times=durations), encoding="utf-8")
     return {
         "findings": {name: sum(finding.severity == name for finding in lasting) for name in SEVERITIES},

@@ -130,6 +130,9 @@ def evaluate(
     )
     compared["baseline"] |= {"rows": baseline.num_rows, "has_converged": baseline.has_converged}
     validation = as_predictions(split["validation"], probabilities=found["validation"])
+    notes = {**reports.notes(truth, classes=test.classes), **reports.compare_note(compared)}
+    for note in notes.values():
+        print(f"evaluate: {note}", flush=True)
     return {
         "samples": truth.num_samples,
         **compared,
@@ -138,7 +141,7 @@ def evaluate(
         "class": per_class(truth, classes=test.classes),
         "binary": positive_class(truth, classes=test.classes),
         "worst_slice": reports.as_metrics(worst(sliced, min_count=params.min_slice)),
-        "notes": reports.notes(truth, classes=test.classes),
+        "notes": notes,
     }
 
 

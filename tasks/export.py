@@ -30,7 +30,7 @@ class LatencyParams(Params):
     warmup: NonNegativeInt
     """Calls before the clock counts (count)."""
     repeats: int = Field(ge=10, le=100_000)
-    """Timed calls per batch size (count)."""
+    """Timed calls per batch size (count); fewer, but ten at least, where they take more than five seconds."""
 
 
 class ExportParams(Params):
@@ -99,6 +99,7 @@ def export(
     from datamill import arrays, exporting, files, inference
     from datamill.evaluation.prediction import open_splits
     from datamill.networks import load_network, read_spec
+    from datamill.preprocessing import load_preprocessor
     from datamill.reporting.cards import write_card
     from datamill.reporting.data_card import data_card
     from datamill.reporting.facts import read_data_facts, read_model_facts
@@ -120,6 +121,7 @@ def export(
         spec,
         example=rows[:1],
         probabilities=inference.run_session(session, x=rows[:1]),
+        features=load_preprocessor(preprocessor).columns,
         preprocessor_sha256=files.sha256_file(preprocessor),
     )
     files.write_json(interface, described)

@@ -31,7 +31,11 @@ def ingest(*, samples: Path, rejects: Path, params: IngestParams, context: Conte
         tally = Tally.of(reading, samples=samples, rejects=rejects)
         tally.check()
         journal.keep(samples=samples, rejects=rejects)
-    return tally.metrics()
+    metrics = tally.metrics()
+    if metrics["rejects"]:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in metrics["rejects"].items())
+        print(f"ingest: rejects: {reasons}; {catalog.INGEST_REJECTS.path} names each, with its reason", flush=True)
+    return metrics
 
 
 STAGE = Stage(

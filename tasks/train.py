@@ -81,7 +81,7 @@ def train(
             device=context.device,
             scratch=context.scratch,
         )
-        for result in context.progress(trainer.epochs(), total=params.epochs, label="training, epoch"):
+        for result in trainer.epochs():
             context.tracker.log_metrics(result.numbers(), step=result.epoch)
             print(result.line(num_epochs=params.epochs), flush=True)
 

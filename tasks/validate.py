@@ -73,12 +73,18 @@ def validate(
         rejects=rejected,
         max_bad_share=params.max_bad_share,
     )
+    failed = sum(not one.success for one in report.findings)
+    if failed:
+        print(
+            f"validate: {failed} of {len(rules)} expectations failed; {catalog.VALIDATE_DOCS.path} shows which",
+            flush=True,
+        )
     return {
         **ledger.count(verdicts),
         "rejects": len(rejected),
         "bad_share": share_bad(fates, rejects=rejected),
         "rules": dict(sorted(fates.counts.items())),
-        "expectations": {"checked": len(rules), "failed": sum(not one.success for one in report.findings)},
+        "expectations": {"checked": len(rules), "failed": failed},
     }
 
 

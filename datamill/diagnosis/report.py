@@ -25,6 +25,12 @@ def render_report(
     return "\n\n".join(sections) + "\n"
 
 
+def tell(findings: Sequence[Finding]) -> list[str]:
+    """The report in a few lines of plain text: the verdict, then each finding with what to do."""
+    listed = [f"{_title(one)}: {one.summary}. {one.action}" for one in findings if one.severity not in ("ok", "note")]
+    return [verdict(findings).replace("**", ""), *listed]
+
+
 def verdict(findings: Sequence[Finding]) -> str:
     """One sentence."""
     counts = {severity: sum(finding.severity == severity for finding in findings) for severity in SEVERITIES}

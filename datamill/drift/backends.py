@@ -56,7 +56,7 @@ def resolve(wish: BackendWish) -> Backend:
     """
     if wish == "alibi" and not is_alibi_installed():
         raise ParamsError(
-            "drift.backend is 'alibi', but alibi-detect is not installed; pip install 'datamill[alibi]' if its licence "
+            "drift.backend is 'alibi', but alibi-detect is not installed; pip install -e '.[alibi]' if its licence "
             "suits you, or set it to 'auto' or 'native'"
         )
     return "alibi" if wish != "native" and is_alibi_installed() else "native"

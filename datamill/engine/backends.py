@@ -203,7 +203,7 @@ def _connecting(kind: EngineKind, address: str) -> Iterator[None]:
         yield
     except ImportError as error:
         raise ParamsError(
-            f"DATAMILL_ENGINE is {kind!r}, which needs {error.name}: pip install 'datamill[engines]', or use 'loky'"
+            f"DATAMILL_ENGINE is {kind!r}, which needs {error.name}: pip install -e '.[engines]', or use 'loky'"
         ) from error
     except Exception as error:
         raise StageError(

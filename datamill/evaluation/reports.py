@@ -18,7 +18,7 @@ from datamill.evaluation.prediction import as_predictions
 from datamill.evaluation.slices import Slice
 from datamill.shards.native import Shard
 
-COLUMNS = 8  # pictures in a row of the sheet
+COLUMNS = 8  # pictures in a row of the sheet, where they are small
 
 
 def write_predictions(
@@ -107,7 +107,17 @@ def write_mistakes(
         heading = f"No mistakes among {predictions.num_samples} test samples"
     elif len(rows):
         heading += f"\nthe {len(rows)} most confident of them" if len(rows) < num_wrong else "\nmost confident first"
-    sheets.write_sheet(path, pictures, titles, COLUMNS, heading)
+    sheets.write_sheet(path, pictures, titles, sheets.columns_for(pictures, most=COLUMNS), heading)
+
+
+def compare_note(compared: Mapping[str, Any]) -> dict[str, str]:
+    """That the network is not surely better than the baseline, where it is not; said before it is used."""
+    beside, difference = compared["baseline"], compared["baseline"]["difference"]["accuracy"]
+    if difference.get("low", difference["value"]) > 0:
+        return {}
+    ends = f" ({difference['low']:+.4f} to {difference['high']:+.4f})" if "low" in difference else ""
+    told = f"accuracy {compared['accuracy']:.4f} against {beside['accuracy']:.4f}, {difference['value']:+.4f}{ends}"
+    return {"baseline": f"the network is not surely better than the baseline, a logistic regression: {told}"}
 
 
 def as_metrics(worst: Slice | None) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from datamill.generators.synthesis import Candidates, RealClass
 from datamill.modalities import modality_of
 from datamill.samples import Dataset
 
-NUM_SHOWN = {"image": 6, "tabular": 3}  # real and synthetic pictures of each class on the sheet, by width
+NUM_SHOWN = {"image": 6, "tabular": 2}  # real and synthetic pictures of each class on the sheet, by width
 MAX_CLASSES_SHOWN = 20
 REAL_COLOUR, KEPT_COLOUR, REJECTED_COLOUR = "#868e96", "#2b8a3e", "#c92a2a"
 

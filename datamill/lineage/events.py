@@ -15,6 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
+from datamill import dvcfile
 from datamill.lineage import versions
 from datamill.stage import Artifact, Stage
 from datamill.tracking import Session, redact
@@ -79,7 +80,7 @@ def event(kind: EventType, subject: Subject, *, now: datetime, error: BaseExcept
         error: What it failed with.
     """
     stage, root = subject.stage, subject.root
-    lock = versions.read_lock(root)
+    lock = dvcfile.read_lock(root)
     parent = {
         "run": {"runId": parent_id(subject.session)},
         "job": {"namespace": subject.namespace, "name": PIPELINE_JOB},

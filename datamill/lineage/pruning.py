@@ -4,9 +4,9 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from datamill import files
+from datamill import dvcfile, files
 from datamill.errors import DataError
-from datamill.lineage import codebase, recording, versions
+from datamill.lineage import codebase, recording
 from datamill.lineage.runs import VERSIONS_FOLDER, ended_at, records
 
 CARD = "champion.json"
@@ -38,8 +38,8 @@ def prune(root: Path, *, keep: int) -> tuple[str, ...]:
 def _forget_code(root: Path, *, latest: Sequence[Path], kept: Sequence[Path]) -> None:
     start = ended_at(latest[-1]).timestamp()
     unnamed = [path for path in codebase.digest_notes(root) if path.stat().st_mtime < start]
-    champions = (root / VERSIONS_FOLDER).glob(f"*/{versions.LOCK_FILE}")
-    for path in (root / versions.LOCK_FILE, *champions, *(folder / recording.CODE_FILE for folder in kept)):
+    champions = (root / VERSIONS_FOLDER).glob(f"*/{dvcfile.LOCK_FILE}")
+    for path in (root / dvcfile.LOCK_FILE, *champions, *(folder / recording.CODE_FILE for folder in kept)):
         text = path.read_text(encoding="utf-8") if unnamed and path.is_file() else ""
         unnamed = [note for note in unnamed if note.stem not in text]
     for note in unnamed:
@@ -57,10 +57,10 @@ def _sessions(root: Path) -> Iterator[str]:
 
 
 def _locks(root: Path) -> Iterator[str]:
-    return (_lock(path.parent) for path in (root / VERSIONS_FOLDER).glob(f"*/{versions.LOCK_FILE}"))
+    return (_lock(path.parent) for path in (root / VERSIONS_FOLDER).glob(f"*/{dvcfile.LOCK_FILE}"))
 
 
 def _lock(folder: Path) -> str:
     """Digest of a lock file; the folder's own name where there is none, so that it is equal to no other."""
-    path = folder / versions.LOCK_FILE
+    path = folder / dvcfile.LOCK_FILE
     return files.sha256_file(path) if path.is_file() else folder.name

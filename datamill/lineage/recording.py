@@ -19,10 +19,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from datamill import files
+from datamill import dvcfile, files
 from datamill.config import PARAMS_FILE
 from datamill.execute import load_metrics
-from datamill.lineage import codebase, git, versions
+from datamill.lineage import codebase, git
 from datamill.settings import STATE
 from datamill.stage import Stage
 from datamill.tracking import Session
@@ -45,7 +45,7 @@ def record(
         now: When the run ended, in UTC.
     """
     folder = root / FOLDER / session.key
-    lock = versions.read_lock(root)
+    lock = dvcfile.read_lock(root)
     code = codebase.codes(lock, stages=tuple(stage.name for stage in stages), root=root)
     about = {
         "key": session.key,
@@ -60,7 +60,7 @@ def record(
         files.write_json(partial / RUN_FILE, about)
         files.write_json(partial / CODE_FILE, {name: asdict(one) for name, one in code.items()})
         files.write_json(partial / METRICS_FILE, _metrics(root, statuses=statuses))
-        for name in (versions.LOCK_FILE, PARAMS_FILE, *_in_git(stages)):
+        for name in (dvcfile.LOCK_FILE, PARAMS_FILE, *_in_git(stages)):
             target = partial / (name if "/" not in name else f"{COPIES}/{name}")
             if (root / name).is_file():
                 target.parent.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from datamill import config, files
+from datamill import config, dvcfile, files
 from datamill.errors import DataError
 from datamill.lineage import codebase, git, recording, versions
 from datamill.lineage.codebase import Code
@@ -71,7 +71,7 @@ class Run:
             return self.root / path
         digest = versions.digests(self.lock).get(path)
         if digest is None:
-            raise DataError(f"{self.name} has no {path}: its {versions.LOCK_FILE} does not name it")
+            raise DataError(f"{self.name} has no {path}: its {dvcfile.LOCK_FILE} does not name it")
         for found in self._places(path, digest=digest):
             return found
         raise DataError(
@@ -136,7 +136,7 @@ def find_run(text: str, *, stages: Sequence[Stage], root: Path, settings: Settin
 
 def kept_versions(text: str, *, root: Path) -> list[Path]:
     """Folders of the models that were champion and whose version begins with ``text``."""
-    found = (root / VERSIONS_FOLDER).glob(f"*/{versions.LOCK_FILE}") if len(text) >= MIN_CHARS else ()
+    found = (root / VERSIONS_FOLDER).glob(f"*/{dvcfile.LOCK_FILE}") if len(text) >= MIN_CHARS else ()
     return sorted(path.parent for path in found if path.parent.name.startswith(text))
 
 
@@ -159,8 +159,8 @@ def open_record(folder: Path, *, root: Path) -> Run:
         DataError: The record is damaged.
     """
     about = _about(folder)
-    lock_file = folder / versions.LOCK_FILE
-    lock = versions.parse_lock(lock_file.read_text(encoding="utf-8")) if lock_file.is_file() else {}
+    lock_file = folder / dvcfile.LOCK_FILE
+    lock = dvcfile.parse_lock(lock_file.read_text(encoding="utf-8")) if lock_file.is_file() else {}
     code = json.loads((folder / recording.CODE_FILE).read_text(encoding="utf-8"))
     return Run(
         name=f"{about['name']} of {datetime.fromisoformat(about['ended_at']):%Y-%m-%d %H:%M} ({folder.name[:8]})",
@@ -187,7 +187,7 @@ def _about(folder: Path) -> dict[str, Any]:
 
 
 def _live(root: Path, *, name: str, stages: Sequence[Stage]) -> Run:
-    lock = versions.read_lock(root)
+    lock = dvcfile.read_lock(root)
     return Run(
         name=name,
         root=root,
@@ -200,14 +200,14 @@ def _live(root: Path, *, name: str, stages: Sequence[Stage]) -> Run:
 
 
 def _committed(revision: str, *, stages: Sequence[Stage], root: Path) -> Run:
-    texts = {name: git.content(name, revision=revision, root=root) for name in (versions.LOCK_FILE, config.PARAMS_FILE)}
+    texts = {name: git.content(name, revision=revision, root=root) for name in (dvcfile.LOCK_FILE, config.PARAMS_FILE)}
     missing = [name for name, text in texts.items() if text is None]
     if missing:
         raise DataError(
             f"revision {revision[:10]} has no {' and no '.join(missing)}; nothing was run and committed there"
         )
     lock_text, params_text = ((text or b"").decode() for text in texts.values())
-    lock = versions.parse_lock(lock_text)
+    lock = dvcfile.parse_lock(lock_text)
     return Run(
         name=f"revision {revision[:10]} ({git.subject(revision, root=root)})",
         root=root,
@@ -231,13 +231,13 @@ def open_version(folder: Path, *, stages: Sequence[Stage], root: Path) -> Run:
     Raises:
         DataError: The model came from a workspace where DVC did not run.
     """
-    lock_file = folder / versions.LOCK_FILE
+    lock_file = folder / dvcfile.LOCK_FILE
     if not lock_file.is_file():
-        raise DataError(f"{folder} holds no {versions.LOCK_FILE}, so the run it came from is not known")
+        raise DataError(f"{folder} holds no {dvcfile.LOCK_FILE}, so the run it came from is not known")
     for one in records(root):
-        if (one / versions.LOCK_FILE).is_file() and (one / versions.LOCK_FILE).read_bytes() == lock_file.read_bytes():
+        if (one / dvcfile.LOCK_FILE).is_file() and (one / dvcfile.LOCK_FILE).read_bytes() == lock_file.read_bytes():
             return open_record(one, root=root)
-    lock = versions.parse_lock(lock_file.read_text(encoding="utf-8"))
+    lock = dvcfile.parse_lock(lock_file.read_text(encoding="utf-8"))
     return Run(
         name=f"model {folder.name}",
         root=root,

@@ -8,26 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from datamill import files
 from datamill.lineage.views import view
 
-LOCK_FILE = "dvc.lock"
 DIRECTORY = ".dir"  # ends the digest of a folder
 DIGEST = re.compile(r"[0-9a-f]{32}(\.dir)?")  # what else stands in its place could name a path out of the cache
-
-
-def parse_lock(text: str) -> dict[str, Any]:
-    """The stages of a ``dvc.lock``."""
-    content = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 both are the safe one
-    return dict((content or {}).get("stages", {}))
-
-
-def read_lock(root: Path) -> dict[str, Any]:
-    """The stages of a workspace's ``dvc.lock``; none before DVC ran."""
-    path = root / LOCK_FILE
-    return parse_lock(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def digests(lock: Mapping[str, Any]) -> dict[str, str]:

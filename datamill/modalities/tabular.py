@@ -12,6 +12,7 @@ from datamill.hashes import word_hashes
 from datamill.mixing import INCREMENT, mixed
 from datamill.samples import Dataset
 
+MAX_DRAWN = 12  # features in the picture of a row
 SIGNIFICANT_DIGITS = 4  # rows that agree to this many digits share a fingerprint
 
 
@@ -82,18 +83,24 @@ def pictures(table: pa.Table, *, dataset: Dataset) -> list[NDArray[np.uint8]]:
     from matplotlib.figure import Figure
 
     drawn = []
+    shown_features, hidden = dataset.features[:MAX_DRAWN], len(dataset.features) - MAX_DRAWN
+    height = 0.1 + 0.12 * (len(shown_features) + (hidden > 0))
     for row in table.to_pylist():
-        figure = Figure(figsize=(2.4, 2.4), dpi=80)
+        figure = Figure(figsize=(1.92, height), dpi=100)
         canvas = FigureCanvasAgg(figure)
         out = io.StringIO()
-        for feature in dataset.features[:12]:
+        for feature in shown_features:
             value = row[feature.column]
             shown = f"{value:.4g}" if isinstance(value, float) else str(value)
-            out.write(f"{feature.name[:20]:<20} {shown[:10]:>10}\n")
-        hidden = len(dataset.features) - 12
+            out.write(f"{_cut(feature.name, 19):<19} {_cut(shown, 10):>10}\n")
         if hidden > 0:
             out.write(f"... and {hidden} more")
-        figure.text(0.03, 0.97, out.getvalue(), family="monospace", fontsize=6.5, va="top")
+        text = figure.text(0.03, 1 - 0.05 / height, out.getvalue(), family="monospace", fontsize=7.2, va="top")
+        text.set_parse_math(False)
         canvas.draw()
         drawn.append(np.asarray(canvas.buffer_rgba())[..., :3].copy())
     return drawn
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: width - 1]}…"

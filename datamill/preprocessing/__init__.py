@@ -5,7 +5,7 @@ of one size, tables as finished ``float32`` features. ``matrix`` is the continuo
 over-samplers work, and ``restore`` leads from it back to payload columns.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol, cast
@@ -28,6 +28,10 @@ LIMIT = float(np.finfo(np.float32).max)  # numbers beyond it are taken for it, s
 
 class Preprocessor(Protocol):
     """A fitted preprocessor; tables of samples carry their payload columns."""
+
+    @property
+    def columns(self) -> Mapping[str, str]:
+        """Columns of a table's rows by name: ``number`` or ``category``; empty for images."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -66,6 +70,11 @@ class ImagePreprocessor(BaseModel):
     channels: Literal[1, 3]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+
+    @property
+    def columns(self) -> Mapping[str, str]:
+        """None: the payload is a picture."""
+        return {}
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -128,6 +137,11 @@ class TabularPreprocessor(BaseModel):
     """Neighbours whose mean replaces a missing number; ``None`` where ``fill`` does."""
     reference: tuple[tuple[float | None, ...], ...]
     """Scaled training rows among which neighbours are looked for; empty without neighbours."""
+
+    @property
+    def columns(self) -> Mapping[str, str]:
+        """The table's columns, by name: ``number`` or ``category``."""
+        return {one.name: "number" for one in self.numbers} | {one.name: "category" for one in self.categories}
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -91,9 +91,9 @@ def _funnel(steps: Sequence[Step]) -> list[Block]:
         rows.append(
             [step.name, f"{came_in:,}", f"{step.added:,}", f"{step.survived:,}", f"{step.lost:,}", reasons(step.losses)]
         )
-    columns = ["Stage", "In", "of these new", "Went on", "Lost", "Why lost"]
+    columns = ["Stage", "In", "of which new", "Went on", "Lost", "Why lost"]
     figure = plot("funnel", plots.funnel_figure(steps), caption="Samples that went on from each stage")
-    note = "In equals went on plus lost at every stage; a stage whose ledger does not add up fails."
+    note = "At every stage, what came in went on or was lost for a reason; a stage whose ledger does not add up fails."
     return [figure, Table(columns, rows), Text(note)]
 
 
@@ -127,7 +127,7 @@ def _rules(rules: Sequence[Mapping[str, Any]]) -> list[Block]:
 def _claim(rules: Sequence[Mapping[str, Any]]) -> str:
     """What rules of one name expect; where they differ, what the first one does."""
     claims = {rule["claim"] for rule in rules}
-    return str(rules[0]["claim"]) if len(claims) == 1 else f"by column, such as {rules[0]['claim']}"
+    return str(rules[0]["claim"]) if len(claims) == 1 else f"{_columns(rules[:1])}: {rules[0]['claim']}"
 
 
 def _columns(rules: Sequence[Mapping[str, Any]]) -> str:

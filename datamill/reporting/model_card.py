@@ -156,9 +156,7 @@ def _use(about: About) -> list[Block]:
         Table(["", ""], [[name, " ".join(value.split()) or "not stated"] for name, value in rows.items()])
     ]
     if unsaid:
-        blocks.append(
-            Text(f"The owner has not stated: {', '.join(unsaid)}. They belong into export.card in params.yaml.")
-        )
+        blocks.append(Text(f"Not stated yet: {', '.join(unsaid)}. The owner says it in export.card of params.yaml."))
     return blocks
 
 
@@ -175,8 +173,9 @@ def _metrics(evaluated: Mapping[str, Any]) -> list[Block]:
     note = (
         f"On {evaluated['samples']:,} test samples that no other stage has learnt from. Precision, recall and F1 are "
         f"means over classes, ROC AUC is the mean of one class against the rest; lower is better where ↓ stands. In "
-        f"brackets: percentile bootstrap intervals over {evaluated['resampled_unit']}s; the difference is paired. The "
-        f"baseline is a logistic regression on the raw inputs of {baseline['rows']:,} training rows{stopped}."
+        f"brackets: percentile bootstrap intervals over {evaluated['resampled_unit']}s; the difference is paired. "
+        f"Resampling adds to a calibration error, so its interval may lie above the value. The baseline is a "
+        f"logistic regression on the raw inputs of {baseline['rows']:,} training rows{stopped}."
     )
     blocks: list[Block] = [Table(["Metric", "Network", "Baseline", "Difference"], rows), Text(note)]
     if evaluated["binary"]:
@@ -243,12 +242,16 @@ def _speed(facts: ModelFacts) -> list[Block]:
     ]
     parity = facts.exported["parity"]
     text = (
-        f"ONNX Runtime on the CPU, {facts.times['threads']} thread(s), on the machine that exported the model. The "
+        f"ONNX Runtime on the CPU, {_threads(facts.times['threads'])}, on the machine that exported the model. The "
         f"file has {facts.exported['size_bytes']:,} bytes. Against torch over {parity['samples']:,} test samples, "
         f"probabilities differ by at most {parity['max_difference']:.1e} and the class is the same for "
         f"{parity['agreement']:.2%}."
     )
     return [Table(["Batch", "Median (ms)", "95th percentile (ms)", "Samples per second"], rows), Text(text)]
+
+
+def _threads(count: int) -> str:
+    return "1 thread" if count == 1 else f"{count} threads"
 
 
 def _calling(interface: Mapping[str, Any]) -> list[Block]:

@@ -15,11 +15,15 @@ SPLITS = ("train", "validation", "test")
 """One shard each, in this order, in a folder of this name."""
 
 _HOMES = {
+    "Buckets": "batching",
+    "Decode": "decoding",
     "Field": "entries",
     "Shard": "native",
     "ShardLoader": "loader",
     "ShardWriter": "writing",
+    "Window": "windows",
     "memory_shard": "native",
+    "open_remote": "remote",
     "open_shard": "native",
 }
 

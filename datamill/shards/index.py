@@ -151,7 +151,7 @@ def read_index(folder: Path) -> Index:
             raise DataError(f"{path} has more than {MAX_INDEX_BYTES} bytes, which no index has; run shard again")
         return parse_index(path.read_bytes(), where=str(path))
     except FileNotFoundError as error:
-        raise DataError(f"{path} is missing: the shard was not finished; run shard again") from error
+        raise DataError(f"{path} is missing: the shard was not finished, or is elsewhere; run shard again") from error
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}; correct that, open it again") from error
 

@@ -348,8 +348,8 @@ def _require_order(shard: Shard, *, fields: Sequence[str], order: Kind) -> None:
 def _require_device(device: str | torch.device) -> torch.device:
     try:
         found = torch.device(device)
-    except RuntimeError as error:
-        raise ParamsError(f"device is {device!r}, which torch does not know; use 'cpu' or 'cuda'") from error
+    except RuntimeError as error:  # its words list every kind that torch knows
+        raise ParamsError(f"device is {device!r}, which is none; name cpu, cuda or cuda:1") from error
     if found.type not in ("cpu", "cuda") or (found.type == "cuda" and not torch.cuda.is_available()):
         raise ParamsError(f"device is {str(found)!r}; this machine loads to cpu{', cuda' * torch.cuda.is_available()}")
     return found

@@ -180,7 +180,8 @@ def connected(url: str, *, of: str) -> Iterator[sqlalchemy.Connection]:
             yield _reading_only(connection)
     except SQLAlchemyError as error:
         reason = redact(str(getattr(error, "orig", None) or type(error).__name__))  # the rest may repeat values
-        raise DataError(f"the query of {of} failed: {reason}; correct it") from error
+        told = " ".join(reason.split())  # a driver's words may span lines
+        raise DataError(f"the query of {of} failed: {told}; correct it, or the address it is sent to") from error
     finally:
         engine.dispose()
 

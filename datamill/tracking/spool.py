@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from filelock import FileLock
+
 from datamill import files
 from datamill.settings import STATE, Settings
 from datamill.tracking.session import Session
@@ -78,8 +80,11 @@ class Relay:
         Raises:
             Exception: The server does not answer; what was not sent stays.
         """
-        headers = sorted((self._root / STATE / "spool").glob("*/run.json"))
-        return sum(self._send(header.parent) for header in headers)
+        state = self._root / STATE
+        if not (state / "spool").is_dir():
+            return 0
+        with FileLock(state / "spool.lock"):  # of two flows in a workspace, one sends at a time
+            return sum(self._send(header.parent) for header in sorted((state / "spool").glob("*/run.json")))
 
     def _send(self, folder: Path) -> int:
         import psutil

@@ -31,7 +31,9 @@ def _class_rules(limits: Limits) -> list[Rule]:
     if (severity := limits.classes.severity) != "off":
         rules.append(_rule("single_class", NUM_DISTINCT, LABEL, severity, "at least 2 classes", min_value=2))
         if (allowed := limits.classes.allowed) is not None:
-            rules.append(_rule("unknown_class", IN_SET, LABEL, severity, f"one of {allowed}", value_set=allowed))
+            rules.append(
+                _rule("unknown_class", IN_SET, LABEL, severity, f"one of {', '.join(allowed)}", value_set=allowed)
+            )
     if (severity := limits.class_size.severity) != "off":
         least = limits.class_size.min_samples
         rules.append(_rule("small_class", BETWEEN, CLASS_SIZE, severity, f"at least {least}", min_value=least))

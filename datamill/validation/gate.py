@@ -117,7 +117,8 @@ def _details(finding: Finding, rows: NDArray[np.int64]) -> list[str]:
     """What some of the rows hold that break a rule, and what it expects."""
     rule = finding.rule
     values = [finding.values[place] for place in np.searchsorted(finding.rows, rows)]
-    return [f"{', '.join(rule.columns)} = {value}, expected {rule.claim}" for value in values]
+    names = ", ".join(rule.columns)  # Great Expectations lists the first values alone where very many rows break a rule
+    return [f"{names}{f' = {value},' if value else ':'} expected {rule.claim}" for value in values]
 
 
 def _whole_lines(whole: Sequence[Finding]) -> list[str]:

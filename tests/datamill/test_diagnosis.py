@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datamill.diagnosis import Finding, Thresholds, diagnose_run
-from datamill.diagnosis.report import render_report, verdict
+from datamill.diagnosis.report import render_report, tell, verdict
 from datamill.training.history import EpochResult
 
 THRESHOLDS = Thresholds(
@@ -189,3 +189,9 @@ def test_verdicts_follow_the_worst_finding() -> None:
 def test_the_report_says_when_durations_are_missing() -> None:
     findings = diagnose_run(sound(), times=None, thresholds=THRESHOLDS)
     assert "so loading was not checked." in render_report(findings, history=sound(), times=None)
+
+
+def test_the_verdict_and_every_warning_are_told_in_plain_lines() -> None:
+    assert tell(list(found(sound()).values())) == ["The run is sound. Nothing was found in any check."]
+    warned = [replace(found(sound())["overfitting"], severity="warning", summary="it gapes", action="Add data.")]
+    assert tell(warned) == ["The run finished, with 1 warning: overfitting.", "overfitting: it gapes. Add data."]

@@ -44,3 +44,9 @@ def test_observing_writes_one_digest_a_stage(tmp_path):
     seen = yaml.safe_load((tmp_path / dvcfile.OBSERVED).read_text())
     assert list(seen["code"]) == ["make", "choose", "total"]
     assert seen["source"] == "abc"
+
+
+def test_a_lock_is_read_as_dvc_writes_it():
+    text = "stages: {train: {params: {params.yaml: {train: {policy: off, flag: true, word: 'yes', none: null}}}}}"
+    ran = dvcfile.parse_lock(text)["train"]["params"]["params.yaml"]["train"]
+    assert ran == {"policy": "off", "flag": True, "word": "yes", "none": None}

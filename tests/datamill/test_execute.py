@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from datamill.errors import ParamsError, StageError
-from datamill.execute import dvc_digest, execute, load_metrics
+from datamill.execute import dvc_digest, execute, load_metrics, show_number
 from datamill.stage import Stage
 from tests import toys
 
@@ -161,3 +161,11 @@ def test_a_stage_tells_when_it_starts_and_how_it_ends_and_notes_its_code(root):
     noted = json.loads((root / ".datamill/code/make.json").read_text())
     assert (root / f".datamill/code/{noted['digest']}.json").exists()
     assert not (root / ".datamill/code/choose.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(56554.0, "56,554"), (1, "1"), (0.9926123, "0.9926"), (2.5e-7, "2.5e-07"), (float("nan"), "nan")],
+)
+def test_numbers_are_shown_as_people_write_them(value, shown):
+    assert show_number(value) == shown

@@ -74,3 +74,16 @@ def test_strips_draw_more_ink_when_values_change(tmp_path: Path) -> None:
     ]
     assert orange[0] == 0
     assert orange[1] > 100
+
+
+def test_pictures_in_many_columns_are_shrunk_until_a_card_can_show_them(tmp_path: Path) -> None:
+    large = [np.zeros((400, 400, 3), np.uint8)] * 8
+    sheets.write_sheet(tmp_path / "s.png", large, [""] * 8, 8, "H")
+    assert _read(tmp_path / "s.png").shape[1] <= 1060
+    assert sheets.columns_for(large, most=8) == 5  # at their largest
+    assert sheets.columns_for([_noise(8, 8)] * 8, most=8) == 8
+
+
+def test_flat_pictures_leave_no_gap_below(tmp_path: Path) -> None:
+    sheets.write_sheet(tmp_path / "s.png", [np.zeros((50, 192, 3), np.uint8)], ["one"], 1, "Heading")
+    assert _read(tmp_path / "s.png").shape == (16 + 22 + 50 + 14 + 10 + 8, 420, 3)

@@ -1,12 +1,14 @@
 import json
 import sqlite3
 
+import pyarrow as pa
 import pytest
 
 from datamill import catalog
 from datamill.errors import DataError
-from datamill.tracing import find_sample, trace
+from datamill.tracing import _comes_from, find_sample, trace
 from tasks import PIPELINE
+from tests.builders import tabular_table, write_parts
 from tests.lineages import write_workspace
 
 
@@ -139,3 +141,32 @@ def test_an_alert_that_fits_none_lists_those_there_are(root):
 def test_before_anything_ran_a_shard_says_which_stage_writes_it(tmp_path):
     with pytest.raises(DataError, match=f"{catalog.SHARD_LEDGER.path} is missing, so no shard can be searched"):
         trace("train:1", stages=PIPELINE, root=tmp_path)
+
+
+def test_the_sample_whose_key_it_is_comes_before_those_that_end_alike(tmp_path):
+    dataset, table = tabular_table()
+    sources = pa.array([f"rows.csv#{number}" for number in range(table.num_rows)])
+    table = table.set_column(table.column_names.index("source"), "source", sources)
+    write_parts(tmp_path / catalog.INGEST_SAMPLES.path, dataset, table)
+    ids = table["sample_id"].to_pylist()
+    assert find_sample("2", stages=PIPELINE, root=tmp_path) == ids[2]
+    assert find_sample("rows.csv#2", stages=PIPELINE, root=tmp_path) == ids[2]
+    with pytest.raises(
+        DataError, match=r"64 samples fit ''; name one by its id, such as:\n(  \w+  rows.csv#\d+\n?){5}$"
+    ):
+        find_sample("", stages=PIPELINE, root=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("source", "is_from"),
+    [
+        ("a/b.csv", True),
+        ("a/b.csv#9f#0", True),
+        ("a/b.csv:12", True),
+        ("b.csv/x", True),
+        ("a/bb.csv", False),
+        ("a/b.csvx", False),
+    ],
+)
+def test_rows_and_rejected_lines_come_from_their_file(source, is_from):
+    assert _comes_from(pa.array([source]), "b.csv").to_pylist() == [is_from]

@@ -164,6 +164,26 @@ def test_a_relay_that_was_killed_is_continued_without_sending_twice(root):
     assert set(runs(root)) == {"first run", "make"}
 
 
+def test_of_two_flows_in_a_workspace_one_sends_at_a_time(root, monkeypatch):
+    Tracker(root, settings(root, tracking="relay"), Session("one", "first run"), "make", STAGES).start(params={})
+    seen, at_work = [], []
+
+    def send(relay, folder):
+        at_work.append(relay)
+        time.sleep(0.05)
+        seen.append(len(at_work))
+        at_work.pop()
+        return 1
+
+    monkeypatch.setattr(Relay, "_send", send)
+    pumps = [threading.Thread(target=Relay(root=root, settings=settings(root)).pump) for _ in range(4)]
+    for pump in pumps:
+        pump.start()
+    for pump in pumps:
+        pump.join()
+    assert seen == [1, 1, 1, 1]
+
+
 def test_a_run_whose_process_is_gone_is_shown_as_killed(root):
     tracker = Tracker(root, settings(root, tracking="relay"), Session("one", "first run"), "make", STAGES)
     tracker.start(params={})

@@ -7,10 +7,12 @@ import pytest
 from typer.main import get_command
 
 from datamill import config
+from flows import workspace
 from flows.cli import app
 from flows.training import needed_by
 from tasks.ingest import IngestParams
 
+LIMITS = {"max_pixels": 1, "max_file_bytes": 1}
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 CARDS = [*sorted(ROOT.glob("data/*/README.md")), *sorted(ROOT.glob("models/*/README.md"))]
@@ -39,7 +41,15 @@ def test_every_source_shown_in_the_readme_is_valid():
     shown = [config.parse_yaml(block) for block in blocks(ROOT / "README.md", "yaml")]
     assert [one["ingest"]["source"]["kind"] for one in shown] == ["image_folder", "table", "query"]
     for one in shown:
-        IngestParams.model_validate(one["ingest"] | {"max_pixels": 1, "max_file_bytes": 1})
+        IngestParams.model_validate(one["ingest"] | LIMITS)
+
+
+def test_every_source_shown_in_a_new_workspace_is_valid():
+    shown = [
+        config.parse_yaml(block)["ingest"]
+        for block in re.findall(r"```yaml\n(.*?)```", workspace.README.format(name="w", example="e"), flags=re.DOTALL)
+    ]
+    assert [IngestParams.model_validate(one | LIMITS).source.kind for one in shown] == ["image_folder", "table"]
 
 
 @every_page

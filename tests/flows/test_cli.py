@@ -5,7 +5,7 @@ import time
 import pytest
 from typer.testing import CliRunner
 
-from datamill import catalog, ledger
+from datamill import catalog, config, ledger
 from flows.cli import app
 from tests.lineages import write_workspace
 
@@ -83,3 +83,27 @@ def test_a_file_whose_name_looks_like_a_style_is_told_to_the_letter(tmp_path):
     done = call("trace", f"source:{name}", "--root", str(root))
     assert done.exit_code == 0
     assert done.stdout.splitlines()[0].rstrip() == f"source {name}"
+
+
+def test_a_dry_run_supposes_what_is_set_and_changes_no_file(tmp_path, monkeypatch):
+    root = tmp_path / "mine"
+    call("init", str(root))
+    before = {path: path.read_bytes() for path in (root / "params.yaml", root / "dvc.yaml")}
+    seen = []
+    monkeypatch.setattr(
+        "flows.forecasting.forecast", lambda needs, *, root: seen.append(config.read_params(root)) or []
+    )
+    done = call("run", "--dry", "--set", "train.epochs=3", "--root", str(root))
+    assert "params.yaml: train.epochs: 30 -> 3 (only supposed)" in done.stdout
+    assert [params["train"]["epochs"] for params in seen] == [3]
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_report_says_where_its_pictures_are(tmp_path):
+    cards = tmp_path / catalog.EXPORT_CARDS.path
+    cards.mkdir(parents=True)
+    (cards / "model_card.md").write_text("# Card\n\n![Loss by epoch](figures/curves.png)\n")
+    (cards / "model_card.html").write_text("")
+    shown = call("report", "--root", str(tmp_path)).stdout
+    assert "Picture on the HTML page: Loss by epoch." in shown
+    assert "figures/" not in shown

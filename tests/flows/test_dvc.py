@@ -1,6 +1,6 @@
 import pytest
 
-from flows.dvc import LockedError, explain, stage_environment
+from flows.dvc import LockedError, explain, is_noise, stage_environment
 
 
 @pytest.fixture(autouse=True)
@@ -46,3 +46,22 @@ def test_all_stages_of_a_session_get_the_same_variables_whatever_the_flow_loads_
     monkeypatch.setenv("LD_LIBRARY_PATH", "/opt/of/some/library")
     assert stage_environment(session="key=name") == first
     assert stage_environment(session="other=name")["LD_LIBRARY_PATH"] == "/opt/of/some/library"
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["WARNING: 'data/shard/exports' is empty.", "Generating lock file 'dvc.lock'", "Stage 'split' didn't change"],
+)
+def test_what_dvc_says_to_itself_is_not_told(line):
+    assert is_noise(line)
+    assert not is_noise("split: done in 0.1 s")
+
+
+def test_a_source_that_is_not_there_is_named_with_what_to_do():
+    told = explain("ingest", ["ERROR: failed to reproduce 'ingest': [Errno 2] No such file or directory: '/raw/a.csv'"])
+    assert str(told) == "ingest reads /raw/a.csv, which does not exist; put it there, or mend the path in params.yaml"
+
+
+def test_a_workspace_without_git_is_told_what_makes_it_whole():
+    told = explain("observe", ["ERROR: /work/flowers is not a git repository"])
+    assert str(told) == "/work/flowers is not a git repository, which DVC needs; `datamill init` makes it one again"

@@ -98,7 +98,7 @@ def test_a_training_flow_ends_with_a_decision(root, capsys):
     decision = promoting.challenge(root, now=NOW)
     assert decision is not None
     assert decision.promotes
-    assert "is champion: champion: no champion; headline: accuracy" in capsys.readouterr().out
+    assert "is champion: no champion; accuracy" in capsys.readouterr().out
     (entry,) = history.read(root)
     assert entry["time"] == "2026-01-02T00:00:00Z"
 

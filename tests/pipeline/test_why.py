@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from datamill import dvcfile
 from datamill.lineage import versions
 from datamill.lineage.explaining import explain
 from datamill.lineage.runs import find_run, records
@@ -37,7 +38,7 @@ def test_two_flow_runs_are_compared_by_every_name_they_have(tmp_path):
     root = make_workspace(tmp_path / "project", example="breast-cancer")
     run(root, sys.executable, "-m", "flows.cli", "run", "--target", "evaluate")
     commit(root, "the first run")
-    digests = versions.digests(versions.read_lock(root))
+    digests = versions.digests(dvcfile.read_lock(root))
     assert {path for path, digest in digests.items() if versions.digest_of(root / path) != digest} == set()
 
     run(root, sys.executable, "-m", "flows.cli", "run", "--target", "evaluate", "--set", "train.epochs=1")

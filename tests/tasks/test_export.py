@@ -82,7 +82,6 @@ def finish(workspace: Trained, folder: Path) -> dict[str, Path]:
     written = {
         "schema": {"expectations": [rule]},
         "trained": {"epochs": 2, "num_parameters": 1234, "best": {"epoch": 2}},
-        "preprocessor": {"kind": "image"},
     }
     for port, content in written.items():
         paths[port] = folder / f"{port}.json"
@@ -154,7 +153,7 @@ def test_the_cards_are_whole_and_ask_for_no_other_file(images: dict[str, Path], 
         assert listed
         assert all((cards / path).is_file() for path in listed)
     page = (cards / "model_card.html").read_text()
-    assert "The owner has not stated: licence." in page
+    assert "Not stated yet: licence." in page
     assert "<strong>The run is sound.</strong>" in page
 
 
@@ -168,14 +167,19 @@ def test_names_from_the_data_are_shown_and_not_obeyed(images: dict[str, Path], t
     assert r"| item\|\<i\>0003\</i\> | 0 | 1 |" in text
 
 
+@pytest.mark.parametrize("train", [train_images, train_tables])
 def test_the_snippet_of_the_card_runs_as_shown(
-    images: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _, outputs = run(images, tmp_path / "out")
+    inputs = finish(train(tmp_path / "trained", steps=20), tmp_path / "finished")
+    _, outputs = run(inputs, tmp_path / "out")
     (snippet,) = re.findall(r"```python\n(.*?)```", (outputs["cards"] / "model_card.md").read_text(), flags=re.DOTALL)
     (tmp_path / "models").mkdir()
     (tmp_path / "models/export").symlink_to(tmp_path / "out")
+    (tmp_path / "models/preprocess").mkdir()
+    (tmp_path / "models/preprocess/preprocessor.json").symlink_to(inputs["preprocessor"])
     monkeypatch.chdir(tmp_path)
+    capsys.readouterr()
     exec(snippet, {})  # noqa: S102 the card's reader does the same
     assert re.fullmatch(r"[012] 0\.\d+\n", capsys.readouterr().out)
 

@@ -204,7 +204,9 @@ def test_a_missing_file_is_named(folder: Path) -> None:
             open_shard(folder)
         (folder / "elsewhere").rename(path)
     (folder / "index.json").unlink()
-    with pytest.raises(DataError, match=r"index\.json is missing: the shard was not finished; run shard again"):
+    with pytest.raises(
+        DataError, match=r"index\.json is missing: the shard was not finished, or is elsewhere; run shard again"
+    ):
         open_shard(folder)
 
 

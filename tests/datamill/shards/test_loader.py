@@ -388,7 +388,7 @@ def test_the_order_does_not_depend_on_what_is_loaded(folder: Path) -> None:
         ({"even": True, "drop_last": True}, "even goes with neither drop_last nor buckets"),
         ({"buckets": Buckets("label")}, "buckets.field is 'label', which has no rows of varying length"),
         ({"device": "mps"}, "device is 'mps'; this machine loads to cpu"),
-        ({"device": "tpu"}, "device is 'tpu', which torch does not know; use 'cpu' or 'cuda'"),
+        ({"device": "gpu"}, "device is 'gpu', which is none; name cpu, cuda or cuda:1"),
         ({"world_size": 3}, "batch_size 8 cannot be divided by world_size 3; use 6"),
     ],
 )
