@@ -17,6 +17,7 @@ there is ever overwritten, a file shared twice is stored once, and whoever reads
 What is made of them comes back as the answer of the call.
 """
 
+import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -86,7 +87,8 @@ class Engine:
                 yield worker.compute(function, item)
         elif self.kind == "loky" and is_lockless:
             with worker.one_thread():
-                yield from ahead(function, everything, num_threads=self.num_workers)
+                work = functools.partial(worker.compute_beside, function)
+                yield from ahead(work, everything, num_threads=self.num_workers)
         else:
             yield from map_in_order(self._workers(), function, everything, total=total)
 

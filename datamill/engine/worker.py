@@ -75,6 +75,17 @@ def one_thread() -> Iterator[None]:
                 getattr(module, limit)(count)
 
 
+def compute_beside(function: Callable[[T], R], item: T) -> R:
+    """``function`` of ``item`` on one of several threads of this process, while ``one_thread`` holds for all of it.
+
+    OpenMP counts for each thread, and ``function`` may have loaded libraries.
+    """
+    if getattr(_thread, "num_modules", 0) != len(sys.modules):
+        _limit_loaded()
+        _thread.num_modules = len(sys.modules)
+    return function(item)
+
+
 def start(parent: int) -> None:
     """Make a process of this machine the worker of ``parent``: it ends with it, and leaves Ctrl-C to it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -108,7 +119,9 @@ def _controller(num_modules: int) -> ThreadpoolController:
 
 
 def _loaded() -> list[tuple[ModuleType, str, str]]:
-    return [(sys.modules[name], *functions) for name, functions in THREADS_OF.items() if name in sys.modules]
+    """Those of ``THREADS_OF`` that are loaded; another thread may be at it."""
+    found = ((sys.modules.get(name), *functions) for name, functions in THREADS_OF.items())
+    return [(module, get, limit) for module, get, limit in found if module and hasattr(module, limit)]
 
 
 def _portable(error: Exception) -> Exception:

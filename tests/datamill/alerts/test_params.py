@@ -85,7 +85,7 @@ def test_the_error_of_a_file_names_the_field_and_the_way_out(tmp_path):
     )
     with pytest.raises(ParamsError) as told:
         load_section(tmp_path, "alerts", AlertParams)
-    assert "alerts.channels.ops.apprise.url_variable is <not shown>: " in str(told.value)
+    assert "alerts.channels.ops.url_variable is <not shown>: " in str(told.value)
     assert "give the variable's name here, in capitals" in str(told.value)
 
 
