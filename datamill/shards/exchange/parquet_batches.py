@@ -15,7 +15,8 @@ from datamill.shards.exchange.records import Wanted
 
 READ_ROWS, MAX_READ_ROWS = 64, 8_192  # rows decoded at a time: more where rows are small
 READ_BYTES = 2**23  # of a row group, by its own account, that MAX_READ_ROWS may be
-DECODED_BYTES = 2**28  # that rows decoded at a time may take if each is as large as all that a dictionary holds
+DECODED_BYTES = 2**28  # that rows decoded at a time may take if each repeats the longest value of a dictionary
+LENGTH_BYTES = 4  # before each value of a dictionary
 LABEL_ROWS = 65_536
 BUFFER_BYTES = 2**20
 MAX_PATH_BYTES = 1024
@@ -64,33 +65,72 @@ def iter_batches(stream: IO[bytes], *, name: str, wanted: Wanted) -> Iterator[Ba
         read = [names.payload] if wanted.payloads else []
         read += [names.label, *([SAMPLE_ID] if SAMPLE_ID in file.schema_arrow.names else [])]
         places = _Places(name)
-        rows = _batch_rows(file, payload=names.payload) if wanted.payloads else LABEL_ROWS
+        rows = _batch_rows(file, stream=stream, payload=names.payload) if wanted.payloads else LABEL_ROWS
         for batch in file.iter_batches(batch_size=rows, columns=read, use_threads=False):
             plain = [_plain(column) for column in batch.columns]
             where = places.of(plain[0] if wanted.payloads else None, count=batch.num_rows)
             yield Batch(where, dict(zip(read, plain, strict=True)), names, shape)
 
 
-def _batch_rows(file: pq.ParquetFile, *, payload: str) -> int:
+def _batch_rows(file: pq.ParquetFile, *, stream: IO[bytes], payload: str) -> int:
+    """Rows that fit into memory together, whatever the file does; a row that repeats a value takes next to none in it.
+
+    Where a dictionary is so large that it matters which of its values is repeated, it is looked at.
+    """
     groups = [file.metadata.row_group(number) for number in range(file.num_row_groups)]
     row_bytes = max((group.total_byte_size // max(1, group.num_rows) for group in groups), default=0)
-    dictionary_bytes = max((_dictionary_bytes(group, payload=payload) for group in groups), default=0)
     rows = min(MAX_READ_ROWS, max(READ_ROWS, READ_BYTES // max(1, row_bytes)))
-    return min(rows, max(1, DECODED_BYTES // max(1, dictionary_bytes)))
+    sizes = [_dictionary_sizes(group, payload=payload) for group in groups]
+    most = max((sum(some.values()) for some in sizes), default=0)
+    if rows * most > DECODED_BYTES:
+        most = max(_longest(stream, group=number, sizes=some) for number, some in enumerate(sizes))
+    return min(rows, max(1, DECODED_BYTES // max(1, most)))
 
 
-def _dictionary_bytes(group: pq.RowGroupMetaData, *, payload: str) -> int:
-    """Most that the dictionary of a group's payload can hold; a row that repeats one of its values takes next to none.
+def _dictionary_sizes(group: pq.RowGroupMetaData, *, payload: str) -> dict[str, int]:
+    """Most that the dictionaries of a group's payload can hold (bytes), by path.
 
     It is told from what the file says of all pages: those of data do not unpack to less than they are.
     """
     columns = [group.column(number) for number in range(group.num_columns)]
-    return sum(
-        column.total_uncompressed_size - column.total_compressed_size + column.data_page_offset
-        - column.dictionary_page_offset
+    return {
+        column.path_in_schema: column.total_uncompressed_size - column.total_compressed_size
+        + column.data_page_offset - column.dictionary_page_offset
         for column in columns
         if column.path_in_schema.partition(".")[0] == payload and column.dictionary_page_offset is not None
-    )  # fmt: skip
+    }  # fmt: skip
+
+
+def _longest(stream: IO[bytes], *, group: int, sizes: Mapping[str, int]) -> int:
+    """Most that a row can repeat of some dictionaries of a group (bytes).
+
+    The first row brings the dictionary of its page; what a dictionary can hold besides may be one value.
+    """
+    file = pq.ParquetFile(stream, read_dictionary=list(sizes), pre_buffer=False, buffer_size=BUFFER_BYTES)
+    rows = file.iter_batches(batch_size=1, row_groups=[group], columns=list(sizes), use_threads=False)
+    columns = next(rows).columns if file.metadata.row_group(group).num_rows else []
+    longest = found = 0
+    for dictionary in (one for column in columns for one in _dictionaries(column)):
+        lengths = pc.binary_length(dictionary)
+        longest += pc.max(lengths).as_py() or 0
+        found += (pc.sum(lengths).as_py() or 0) + LENGTH_BYTES * len(dictionary)
+    return max(longest, sum(sizes.values()) - found)
+
+
+def _dictionaries(column: pa.Array) -> Iterator[pa.Array]:
+    """Dictionaries of binary values in a column, and in what it is made of."""
+    if pa.types.is_dictionary(column.type) and _is_binary(column.type.value_type):
+        yield column.dictionary
+    elif pa.types.is_struct(column.type):
+        for part in column.flatten():
+            yield from _dictionaries(part)
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    return any(
+        is_one(kind)
+        for is_one in (pa.types.is_binary, pa.types.is_string, pa.types.is_large_binary, pa.types.is_large_string)
+    )
 
 
 class _Places:

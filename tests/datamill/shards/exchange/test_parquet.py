@@ -211,14 +211,24 @@ def test_a_dictionary_that_would_fill_the_memory_is_unpacked_few_rows_at_a_time(
     stream = file(columns)
     assert len(stream.getvalue()) < 70_000
     sizes = [len(columns.codes) for columns in parquet.read_columns(stream, name="f", wanted=Wanted())]
-    assert (sum(sizes), 10 <= max(sizes) <= 17) == (400, True)
+    assert (sum(sizes), 30 <= max(sizes) <= 35) == (400, True)
 
 
-def test_a_dictionary_of_small_images_is_unpacked_hundreds_of_rows_at_a_time() -> None:
+@pytest.mark.parametrize("kind", ["bytes", "struct"])
+def test_a_dictionary_of_small_images_is_unpacked_at_once(kind: str) -> None:
     rng = np.random.default_rng(0)
-    stream = file({"image": [rng.bytes(300) for _ in range(3000)], "label": [0] * 3000})
-    sizes = [len(columns.codes) for columns in parquet.read_columns(stream, name="f", wanted=Wanted())]
-    assert (sum(sizes), min(sizes[:-1]) >= 200) == (3000, True)
+    some = [rng.bytes(300) for _ in range(3000)]
+    images_ = some if kind == "bytes" else images(*({"bytes": one, "path": None} for one in some))
+    stream = file({"image": images_, "label": [0] * 3000})
+    assert pq.read_metadata(io.BytesIO(stream.getvalue())).row_group(0).column(0).has_dictionary_page
+    assert [len(columns.codes) for columns in parquet.read_columns(stream, name="f", wanted=Wanted())] == [3000]
+
+
+def test_what_a_dictionary_may_hold_besides_what_is_seen_of_it_counts_as_one_value() -> None:
+    stream = file({"image": [b"a" * 10, b"b" * 30], "label": [0, 0]})
+    assert parquet_batches._longest(stream, group=0, sizes={"image": 48}) == 30
+    assert parquet_batches._longest(stream, group=0, sizes={"image": 1048}) == 1000
+    assert parquet_batches._longest(file({"image": [b""][:0], "label": [0][:0]}), group=0, sizes={}) == 0
 
 
 def test_a_path_that_reads_like_a_row_is_never_taken_for_one() -> None:
