@@ -86,7 +86,7 @@ class RowGroups:
         table = pa.concat_tables(self._pending)
         self._wait()
         group = table.slice(0, rows).combine_chunks()
-        self._writing = self._thread.submit(self._writer.write_table, group, row_group_size=rows)
+        self._writing = self._thread.submit(_encode, group, writer=self._writer)
         self._pending = [table.slice(rows)] if table.num_rows > rows else []
         self._num_pending = table.num_rows - rows
 
@@ -95,6 +95,11 @@ class RowGroups:
         if self._writing is not None:
             self._writing.result()
             self._writing = None
+
+
+def _encode(group: pa.Table, *, writer: pq.ParquetWriter) -> None:
+    writer.write_table(group, row_group_size=group.num_rows)
+    pa.default_memory_pool().release_unused()  # else the heap of this thread grows with the rows
 
 
 class PartFile:
