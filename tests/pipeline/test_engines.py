@@ -22,6 +22,7 @@ from datamill.engine import Engine, backends, fetch
 from datamill.errors import DataError, StageError
 from datamill.settings import Settings
 from datamill.shards import packing
+from datamill.sources import exchanged
 from tests.pipeline.histories import SMALL, History, PackedImages, run, write_params
 
 pytestmark = [pytest.mark.slow, pytest.mark.services, pytest.mark.timeout(300)]
@@ -198,8 +199,8 @@ def test_an_item_is_computed_on_one_thread(cluster):
 
 
 def test_stages_write_the_bytes_of_a_local_run_though_a_worker_dies_in_each(cluster, tmp_path, monkeypatch):
-    worth = {(extracting, "WORTH_SAMPLES"): 0, (packing, "WORTH_SAMPLES"): 0, (packing, "DECODED_BYTES"): 2000}
-    for (module, name), value in {**SMALL, **worth}.items():
+    worth = {(module, "WORTH_BYTES"): 0 for module in (exchanged, extracting, packing)}
+    for (module, name), value in {**SMALL, **worth, (packing, "DECODED_BYTES"): 2000}.items():
         monkeypatch.setattr(module, name, value)
     history = History(PackedImages(), tmp_path / "source", random.Random(3))
     history.begin(num_files=2, num_rows=100)
@@ -209,8 +210,8 @@ def test_stages_write_the_bytes_of_a_local_run_though_a_worker_dies_in_each(clus
     here = run(tmp_path / "here")
     plain, deaths = Engine.map, []
 
-    def deadly(self, function, items, *, total=None):
-        results = plain(self, function, items, total=total)
+    def deadly(self, function, items, **how):
+        results = plain(self, function, items, **how)
         yield next(results)
         deaths.append(function.func.__name__)
         os.kill(list(plain(self, worker_id, range(4)))[-1], signal.SIGKILL)
@@ -219,7 +220,7 @@ def test_stages_write_the_bytes_of_a_local_run_though_a_worker_dies_in_each(clus
     monkeypatch.setattr(Engine, "map", deadly)
     engine = {"engine": cluster.kind, "engine_address": cluster.address, "num_workers": 2}
     there = run(tmp_path / "there", settings=Settings(tracking="off", device="cpu", num_threads=1, **engine))
-    assert deaths == ["look", "copies_of", "make_arrays"]
+    assert deaths == ["check_payloads", "look", "copies_of", "make_arrays"]
     assert (there.difference(here), here.error) == ("", "")
 
 
