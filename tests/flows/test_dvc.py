@@ -63,5 +63,5 @@ def test_a_source_that_is_not_there_is_named_with_what_to_do():
 
 
 def test_a_workspace_without_git_is_told_what_makes_it_whole():
-    told = explain("observe", ["ERROR: /work/flowers is not a git repository"])
-    assert str(told) == "/work/flowers is not a git repository, which DVC needs; `datamill init` makes it one again"
+    told = explain("observe", ["ERROR: /home/me/flowers is not a git repository"])
+    assert str(told) == "/home/me/flowers is not a git repository, which DVC needs; `datamill init` makes it one again"
