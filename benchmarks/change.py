@@ -320,9 +320,9 @@ def speed_up(folder: Path, *, rows: int) -> Figure:
     """A full run with one worker against one with two."""
     source = Source(folder / "again")
     source.append(rows)
-    times = [reproduce(workspace(folder / f"workers-{workers}", source), workers=workers).seconds for workers in (1, 2)]
-    print(f"{source.num_rows} rows: 1 worker {times[0]:.1f} s, 2 workers {times[1]:.1f} s", flush=True)
-    return Figure("two workers against one", times[0] / times[1], 1.6, at_most=False)
+    one, two = (reproduce(workspace(folder / f"workers-{workers}", source), workers=workers) for workers in (1, 2))
+    print(f"{source.num_rows} rows: 1 worker {one}; 2 workers {two}", flush=True)
+    return Figure("two workers against one", one.seconds / two.seconds, 1.6, at_most=False)
 
 
 def main() -> int:

@@ -34,14 +34,18 @@ def with_orientation(jpeg: bytes, orientation: int) -> bytes:
     return jpeg[:2] + b"\xff\xe1" + (len(body) + 2).to_bytes(2, "big") + body + jpeg[2:]
 
 
-def load(payloads: list[bytes], spec: Decode, *, epoch: int = 0, cache: int = 0, seed: int = 0) -> NDArray[np.uint8]:
-    column = ImageColumn(
+def column_of(payloads: list[bytes], spec: Decode, *, cache: SampleCache, seed: int = 0) -> ImageColumn:
+    return ImageColumn(
         spec,
         views=lambda rows: [memoryview(payloads[row]) for row in rows],
         describe=lambda row: f"image of row {row}",
-        cache=SampleCache(cache),
+        cache=cache,
         seed=seed,
     )
+
+
+def load(payloads: list[bytes], spec: Decode, *, epoch: int = 0, cache: int = 0, seed: int = 0) -> NDArray[np.uint8]:
+    column = column_of(payloads, spec, cache=SampleCache(cache), seed=seed)
     out = torch.zeros(len(payloads), *spec.shape, dtype=torch.uint8)
     column.load(np.arange(len(payloads)), out=out, epoch=epoch)
     return np.asarray(out.numpy())
@@ -123,9 +127,7 @@ def test_a_cache_changes_no_result_and_keeps_to_its_budget(budget: int) -> None:
     payloads = [encoded(photo(16, 16)) for _ in range(6)]
     spec = Decode(12, 12, crop="random", flip=True)
     cache = SampleCache(budget)
-    column = ImageColumn(
-        spec, views=lambda rows: [memoryview(payloads[row]) for row in rows], describe=str, cache=cache, seed=0
-    )
+    column = column_of(payloads, spec, cache=cache)
     for epoch in (0, 1):
         out = torch.empty(6, 12, 12, 3, dtype=torch.uint8)
         column.load(np.arange(6), out=out, epoch=epoch)
@@ -144,13 +146,7 @@ def test_a_cached_image_is_not_decoded_again(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(decoding, "simplejpeg", None)
     monkeypatch.setattr(decoding, "decode_any", decode)
-    column = ImageColumn(
-        Decode(16, 16),
-        views=lambda rows: [memoryview(payloads[row]) for row in rows],
-        describe=str,
-        cache=SampleCache(2 * 768),
-        seed=0,
-    )
+    column = column_of(payloads, Decode(16, 16), cache=SampleCache(2 * 768))
     for _ in range(2):
         column.load(np.arange(3), out=torch.empty(3, 16, 16, 3, dtype=torch.uint8), epoch=0)
     assert decoded == [*payloads, payloads[2]]
@@ -271,9 +267,7 @@ def test_a_cache_changes_no_resized_crop(shorter: int | None, decoder: str) -> N
     payloads = [encoded(photo(30, 50)) for _ in range(4)]
     spec = Decode(12, 12, crop="resized", flip=True, shorter=shorter)
     cache = SampleCache(10**6)
-    column = ImageColumn(
-        spec, views=lambda rows: [memoryview(payloads[row]) for row in rows], describe=str, cache=cache, seed=0
-    )
+    column = column_of(payloads, spec, cache=cache)
     for epoch in (0, 1):
         out = torch.empty(4, 12, 12, 3, dtype=torch.uint8)
         column.load(np.arange(4), out=out, epoch=epoch)
